@@ -1,0 +1,123 @@
+// Package bgp runs one embedded GoBGP server per external network, each bound
+// to its VRF device, so that equal peer addresses and router ids in different
+// networks do no harm. Set is total: it takes the whole desired configuration
+// and changes what differs. Learned routes are reported, never installed here.
+//
+// All use of the GoBGP API is in this package's gobgp.go.
+package bgp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the speaker of one network.
+type Config struct {
+	// Network is the network's name, the key of this Config.
+	Network string
+	// Device is the VRF device the sockets are bound to ("" is the default VRF).
+	Device   string
+	ASN      uint32
+	RouterID netip.Addr
+	// ListenPort is the TCP port peers connect to; 0 means 179, -1 none.
+	ListenPort int
+	Peers      []Peer
+	// Advertise are the prefixes to export now; nothing else ever is.
+	Advertise []Advertisement
+	// Reject are prefixes never accepted from a peer, nor parts of them: the
+	// network's own pools.
+	Reject []netip.Prefix
+	// GracefulRestart (RFC 4724) when not nil.
+	GracefulRestart *GracefulRestart
+	// Restarting announces the restart state (R bit, F bits) to peers: the data
+	// plane was found forwarding when this process started. It only matters when
+	// the network's server is first started.
+	Restarting bool
+}
+
+// GracefulRestart are the RFC 4724 timers.
+type GracefulRestart struct {
+	// RestartTime is announced to peers and bounds how long we wait for
+	// End-of-RIB after our own restart; 1 s to 4095 s.
+	RestartTime time.Duration
+}
+
+// Peer is one neighbour.
+type Peer struct {
+	Address netip.Addr
+	ASN     uint32
+	// Port is the peer's TCP port; 0 means 179.
+	Port uint16
+	// Passive peers are never dialled.
+	Passive bool
+	// HoldTime is 0 for the default of 90 s, else >= 3 s (RFC 4271 4.2).
+	HoldTime time.Duration
+	// KeepaliveTime is 0 for a third of HoldTime.
+	KeepaliveTime time.Duration
+	// ConnectRetry is 0 for 5 s.
+	ConnectRetry time.Duration
+	// Multihop is the TTL for eBGP beyond one hop; 0 means directly connected.
+	Multihop uint8
+	// Families are the address families negotiated; empty means the family of
+	// Address.
+	IPv4, IPv6 bool
+	// Import lists what is accepted. Empty accepts nothing (RFC 8212).
+	Import []ImportRule
+	// MaxPrefixes per family closes the session when exceeded; 0 is unlimited.
+	MaxPrefixes uint32
+}
+
+// ImportRule accepts the prefixes within Prefix whose length is between Min
+// and Max.
+type ImportRule struct {
+	Prefix   netip.Prefix
+	Min, Max int
+}
+
+// Advertisement is one prefix exported to all peers of the network that
+// negotiated its family, with the session's own address as next hop.
+type Advertisement struct {
+	Prefix netip.Prefix
+	// Communities are standard communities (RFC 1997) as ASN<<16|value.
+	Communities []uint32
+}
+
+// State is what a network's server knows now.
+type State struct {
+	Network string
+	Peers   []PeerState
+	// Routes are the accepted paths, the current set per prefix, sorted.
+	Routes []Route
+	// Synced is true once every peer that came up sent End-of-RIB, or the
+	// restart time after the start has passed.
+	Synced bool
+	// Err is why the server does not run, if so.
+	Err error
+}
+
+// Route is one prefix learned, with the next hops of its best paths of equal
+// cost, sorted.
+type Route struct {
+	Prefix   netip.Prefix
+	NextHops []netip.Addr
+}
+
+// PeerState is one session.
+type PeerState struct {
+	Address netip.Addr
+	ASN     uint32
+	// State is the RFC 4271 8.2.2 state, lower case: "idle", "connect",
+	// "active", "opensent", "openconfirm", "established".
+	State string
+	Since time.Time
+	// LastError is the last NOTIFICATION or transport error, decoded.
+	LastError string
+	// Received counts prefixes in Adj-RIB-In, Accepted those that passed import,
+	// Advertised those in Adj-RIB-Out.
+	Received, Accepted, Advertised int
+	// ImportMissing is true for a peer without an import list: RFC 8212 says
+	// that it contributes nothing.
+	ImportMissing bool
+	// Flaps counts the times the session left established.
+	Flaps int
+}
