@@ -1,0 +1,157 @@
+package egress
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/vrf"
+)
+
+// Spec is everything the user asked for, validated. It is immutable: a reload
+// makes a new one.
+type Spec struct {
+	Clients  Clients
+	Networks []Network
+	Pools    []Pool
+	Policies []Policy
+	Settings Settings
+}
+
+// Clients is where client traffic enters this node.
+type Clients struct {
+	Interfaces []string
+	// Prefixes are the sources a policy may name, and destinations that are
+	// never sent to an external network.
+	Prefixes []netip.Prefix
+	// DropUnmatched drops clients that no policy names (clients.unmatched: drop).
+	DropUnmatched bool
+	// ReturnTable is the table replies to clients are looked up in; 0 means main.
+	ReturnTable vrf.TableID
+}
+
+// Network is one external network: a VRF on this node.
+type Network struct {
+	Name string
+	// Table is 0 when the user leaves the choice to us.
+	Table        vrf.TableID
+	Ports        []vrf.Port
+	StaticRoutes []StaticRoute
+	// BGP is nil for a network without a speaker.
+	BGP    *BGP
+	Probes []probes.Config
+	// MaxNextHops bounds the next hops of one route; 0 means no bound but the
+	// kernel's.
+	MaxNextHops int
+	// OnNoNextHop is what happens to policy traffic while the network is down.
+	OnNoNextHop NoNextHop
+}
+
+// NoNextHop says what happens to traffic of a network that is down.
+type NoNextHop string
+
+// Drop discards silently; Reject answers ICMP unreachable (prohibited).
+const (
+	NoNextHopDrop   NoNextHop = "drop"
+	NoNextHopReject NoNextHop = "reject"
+)
+
+// StaticRoute is a route through gateways on the network's links.
+type StaticRoute struct {
+	Prefix   netip.Prefix
+	NextHops []netip.Addr
+}
+
+// BGP is a network's speaker.
+type BGP struct {
+	ASN      uint32
+	RouterID netip.Addr
+	// ListenPort as in bgp.Config.
+	ListenPort      int
+	Peers           []bgp.Peer
+	GracefulRestart *bgp.GracefulRestart
+}
+
+// Pool is a set of egress addresses inside one network.
+type Pool struct {
+	Name     string
+	Network  string
+	Prefixes []netip.Prefix
+	// Communities are attached to the pool's advertisements (RFC 1997).
+	Communities []uint32
+}
+
+// Policy says which clients go where.
+type Policy struct {
+	Name    string
+	Clients []netip.Prefix
+	Rules   []Rule
+}
+
+// Action is what a rule does.
+type Action string
+
+// The actions of a rule. A rule without a target is a skip.
+const (
+	ActionSkip    Action = "skip"
+	ActionNetwork Action = "network"
+	ActionDrop    Action = "drop"
+	ActionReject  Action = "reject"
+)
+
+// Rule is one destination of a policy. A rule without a destination in the
+// file becomes two: 0.0.0.0/0 and ::/0.
+type Rule struct {
+	Destination netip.Prefix
+	Action      Action
+	// Network and Pool are the target of ActionNetwork.
+	Network, Pool string
+	Description   string
+}
+
+// Settings are the daemon's own.
+type Settings struct {
+	// MetricsListen is the address of the Prometheus endpoint; "" is off.
+	MetricsListen string
+	// RunDir holds the control socket and the sysctl record.
+	RunDir string
+	// Resync is the period of the full comparison with the kernel.
+	Resync    time.Duration
+	Ownership Ownership
+}
+
+// Ownership are the ranges and numbers by which our objects are recognised.
+type Ownership struct {
+	Protocol, LearnedProtocol uint8
+	NextHopIDs                vrf.Range
+	RulePriorities            vrf.Range
+	// TableBase + a network's index is its table, ZoneBase + index its zone.
+	TableBase vrf.TableID
+	ZoneBase  uint16
+}
+
+// Owner is the vrf package's view of it.
+func (o Ownership) Owner() vrf.Owner {
+	return vrf.Owner{Alias: "egret", Protocol: o.Protocol, LearnedProtocol: o.LearnedProtocol,
+		NextHopIDs: o.NextHopIDs, RulePriorities: o.RulePriorities}
+}
+
+// DefaultOwnership is what holds unless the configuration says otherwise.
+func DefaultOwnership() Ownership {
+	return Ownership{
+		Protocol: 108, LearnedProtocol: 109,
+		NextHopIDs:     vrf.Range{First: 0x20000000, Last: 0x2fffffff},
+		RulePriorities: vrf.Range{First: 800, Last: 999},
+		TableBase:      10000, ZoneBase: 40000,
+	}
+}
+
+// Problem is a user's mistake.
+type Problem struct {
+	// Field is the path of the offending field, e.g. "networks[1].bgp.peers[0].asn".
+	Field   string
+	Message string
+}
+
+func (p Problem) String() string { return p.Field + ": " + p.Message }
