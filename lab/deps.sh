@@ -64,7 +64,7 @@ missing() {
 
 # --- apt ------------------------------------------------------------------
 
-apt() {
+apt_get() {
   DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
     -o Acquire::http::Timeout=60 -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
 }
@@ -81,17 +81,18 @@ candidates() {
 install() {
   local attempt
   say "installing: $*"
-  candidates "$@" || apt update || true
+  candidates "$@" || apt_get update || true
   for attempt in 1 2 3; do
-    apt install -y --no-install-recommends "$@" && return 0
+    apt_get install -y --no-install-recommends "$@" && return 0
     say "apt-get install failed (attempt $attempt of 3)"
-    [[ $attempt == 3 ]] || { sleep $((attempt * 5)); apt update || true; }
+    [[ $attempt == 3 ]] || { sleep $((attempt * 5)); apt_get update || true; }
   done
   die "could not install: $*"
 }
 
 # guarded runs a command while no package may start a service, and disables
-# afterwards the units that were not there before.
+# afterwards the units that were not there before. It removes their links itself,
+# as systemctl disable does, since a container may have no systemctl.
 guarded() {
   local guard=/usr/sbin/policy-rc.d unit new=()
   for unit in "${units[@]}"; do
@@ -104,9 +105,7 @@ guarded() {
   fi
   "$@"
   for unit in "${new[@]}"; do
-    if [[ -e /lib/systemd/system/$unit ]] && command -v deb-systemd-helper >/dev/null; then
-      deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
-    fi
+    rm -f /etc/systemd/system/*.wants/"$unit"
   done
 }
 
@@ -165,7 +164,7 @@ use_go() {
 # install_go takes Debian's own Go: of the release, else of its backports,
 # whose package lists are used for this one command and kept nowhere.
 install_go() {
-  candidates golang-go || apt update || true
+  candidates golang-go || apt_get update || true
   if [[ $(apt-cache show --no-all-versions golang-go 2>/dev/null) =~ Version:\ 2:1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= 21)); then
     install golang-go
     return
@@ -175,16 +174,17 @@ install_go() {
   lists=$(mktemp -d)
   chmod 755 "$lists"
   mkdir -p "$lists/state/partial"
-  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null >"$lists/all.list" || true
-  echo "deb http://deb.debian.org/debian $release main" >>"$lists/all.list"
-  echo "deb http://deb.debian.org/debian $release-backports main" >>"$lists/all.list"
-  local options=(-o "Dir::Etc::sourcelist=$lists/all.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$lists/state")
+  {
+    cat /etc/apt/sources.list 2>/dev/null || true
+    echo "deb http://deb.debian.org/debian $release-backports main"
+  } >"$lists/all.list"
+  local options=(-o "Dir::Etc::sourcelist=$lists/all.list" -o "Dir::State::lists=$lists/state")
   local attempt package
   for attempt in 1 2 3; do
-    apt "${options[@]}" update || true
+    apt_get "${options[@]}" update || true
     package=$(apt-cache "${options[@]}" search --names-only '^golang-1\.[0-9]+-go$' | awk '{print $1}' | sort -V | tail -n 1)
     say "installing: ${package:-no Go package found}"
-    [[ -n $package ]] && apt "${options[@]}" install -y --no-install-recommends "$package" && break
+    [[ -n $package ]] && apt_get "${options[@]}" install -y --no-install-recommends "$package" && break
     [[ $attempt == 3 ]] || sleep $((attempt * 5))
   done
   rm -rf "$lists"
