@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # deps.sh GROUP...: makes sure that this machine has what the groups need.
 #
-#   build         Go (see go.mod), git
+#   build         Go (see go.mod), git, make
 #   test          build + what the labs run: nft, ip, FRR, BIRD, a VM with its kernel
 #   demo          the same as test
 #   containerlab  test + Docker, whose daemon runs inside the VM only
@@ -24,7 +24,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin
 # A need is "what|package": a program in PATH, an absolute file name, or one of
 # the checks below. Alternatives are not looked for: a machine that is not
 # Debian passes when the things themselves are there.
-base=("git|git" "certificates|ca-certificates")
+base=("git|git" "make|make" "certificates|ca-certificates")
 run=("ip|iproute2" "nft|nftables" "conntrack|conntrack" "ping|iputils-ping" "modprobe|kmod"
   "/usr/lib/frr/bgpd|frr" "vtysh|frr" "bird|bird2" "birdc|bird2")
 vm=("qemu-system-x86_64|qemu-system-x86" "kernel|linux-image-amd64" "xz|xz-utils")
@@ -170,6 +170,7 @@ install_go() {
     return
   fi
   local release lists
+  # shellcheck source=/dev/null
   release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
   lists=$(mktemp -d)
   chmod 755 "$lists"
