@@ -1,6 +1,6 @@
 module github.com/egret-router/egret
 
-go 1.26.0
+go 1.26.6
 
 require (
 	github.com/BurntSushi/toml v1.5.0 // indirect

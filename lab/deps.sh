@@ -113,16 +113,16 @@ may_install() { [[ $EUID == 0 && ${EGRET_DEPS_INSTALL:-1} != 0 ]] && command -v 
 
 # --- Go -------------------------------------------------------------------
 
-# go_at prints "major minor" of a go program, without fetching a toolchain.
-go_at() { GOTOOLCHAIN=local GOFLAGS='' "$1" version 2>/dev/null | sed -nE 's/.* go([0-9]+)\.([0-9]+).*/\1 \2/p'; }
+# version_of prints the version of a go program, without fetching a toolchain.
+version_of() { GOTOOLCHAIN=local GOFLAGS='' "$1" version 2>/dev/null | sed -nE 's/.* go([0-9]+(\.[0-9]+)*).*/\1/p'; }
 
-# at_least GO MINOR: the program is Go 1.MINOR or newer.
+# at_least GO VERSION: the program is of that version or newer.
 at_least() {
-  local major minor
-  read -r major minor < <(go_at "$1") && ((major > 1 || minor >= $2))
+  local version
+  version=$(version_of "$1") && [[ -n $version && $(printf '%s\n' "$2" "$version" | sort -V | head -n 1) == "$2" ]]
 }
 
-wanted_minor() { sed -nE 's/^go 1\.([0-9]+).*/\1/p' "$top/go.mod"; }
+wanted() { sed -nE 's/^go ([0-9.]+)$/\1/p' "$top/go.mod"; }
 
 go_places() {
   PATH=${PATH//$shims:/} command -v go || true
@@ -134,10 +134,10 @@ go_places() {
 
 # find_go prints a go that is new enough, else one that can fetch such a one.
 find_go() {
-  local minor place
-  for minor in "$(wanted_minor)" 21; do
+  local version place
+  for version in "$(wanted)" 1.21; do
     while read -r place; do
-      at_least "$place" "$minor" && { echo "$place"; return 0; }
+      at_least "$place" "$version" && { echo "$place"; return 0; }
     done < <(go_places)
   done
   return 1
@@ -146,7 +146,7 @@ find_go() {
 # use_go makes "go" mean the given program: a wrapper where PATH alone does not.
 use_go() {
   local env=''
-  at_least "$1" "$(wanted_minor)" || env="GOTOOLCHAIN=$toolchain "
+  at_least "$1" "$(wanted)" || env="GOTOOLCHAIN=$toolchain "
   if [[ -z $env && $(PATH=${PATH//$shims:/} command -v go || true) == "$1" && $1 != /usr/local/bin/go ]]; then
     rm -f "$shims/go"
     return
@@ -158,7 +158,7 @@ use_go() {
   printf '%s\n' "$text" >"$shims/go.$$"
   chmod 755 "$shims/go.$$"
   mv "$shims/go.$$" "$shims/go"
-  say "using $1${env:+ with $env}(wrapper $shims/go)"
+  say "using $1${env:+ with ${env% }} (wrapper $shims/go)"
 }
 
 # install_go takes Debian's own Go: of the release, else of its backports,
@@ -194,9 +194,9 @@ install_go() {
 ensure_go() {
   local go
   if ! go=$(find_go); then
-    may_install || die "no Go >= 1.21 found. Install Go 1.$(wanted_minor) or newer from https://go.dev/dl/ to /usr/local/go"
+    may_install || die "no Go >= 1.21 found. Install Go $(wanted) or newer from https://go.dev/dl/ to /usr/local/go"
     locked install_go
-    go=$(find_go) || die "no Go >= 1.21 found, and Debian's packages gave none. Install Go 1.$(wanted_minor) or newer from https://go.dev/dl/ to /usr/local/go"
+    go=$(find_go) || die "no Go >= 1.21 found, and Debian's packages gave none. Install Go $(wanted) or newer from https://go.dev/dl/ to /usr/local/go"
   fi
   use_go "$go"
 }
