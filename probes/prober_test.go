@@ -1,0 +1,477 @@
+package probes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// world answers attempts in place of the network.
+type world struct {
+	mu sync.Mutex
+	// down has the targets that do not answer, slow those that answer late,
+	// deaf those that do not even notice the end of their attempt.
+	down map[string]bool
+	slow map[string]time.Duration
+	deaf map[string]chan struct{}
+	// starts are when attempts began, by target.
+	starts map[string][]time.Time
+	active map[string]int
+	// overlaps counts attempts that began before the one before had ended.
+	overlaps int
+}
+
+func newWorld() *world {
+	return &world{down: map[string]bool{}, slow: map[string]time.Duration{}, deaf: map[string]chan struct{}{},
+		starts: map[string][]time.Time{}, active: map[string]int{}}
+}
+
+func (w *world) attempts(c Config, t Target) attempt {
+	who := c.Name + " " + t.String()
+	return func(ctx context.Context) (time.Duration, error) {
+		w.mu.Lock()
+		w.starts[who] = append(w.starts[who], time.Now())
+		if w.active[who]++; w.active[who] > 1 {
+			w.overlaps++
+		}
+		down, slow, deaf := w.down[who], w.slow[who], w.deaf[who]
+		w.mu.Unlock()
+		defer func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.active[who]--
+		}()
+		if deaf != nil {
+			<-deaf
+		}
+		if down {
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(slow):
+			return slow, nil
+		}
+	}
+}
+
+func (w *world) set(who string, down bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down[who] = down
+}
+
+func (w *world) times(who string) []time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.starts[who])
+}
+
+func (w *world) count(who string) int { return len(w.times(who)) }
+
+func (w *world) noOverlaps(t *testing.T) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.overlaps != 0 {
+		t.Errorf("%d attempts overlapped", w.overlaps)
+	}
+}
+
+// ping is a probe of addresses 10.0.0.<host>.
+func ping(name string, hosts ...byte) Config {
+	c := Config{Name: name, Network: "red", Device: "red", Type: ICMP, Require: Any, Interval: 300 * time.Millisecond,
+		AttemptTimeout: 300 * time.Millisecond, Rise: 3, Fall: 2}
+	for _, h := range hosts {
+		c.Targets = append(c.Targets, Target{Address: netip.AddrFrom4([4]byte{10, 0, 0, h})})
+	}
+	return c
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// one is the state of the only probe.
+func one(t *testing.T, p *Prober) State {
+	t.Helper()
+	s := p.State()
+	if len(s) != 1 {
+		t.Fatalf("%d probes, want one: %v", len(s), s)
+	}
+	return s[0]
+}
+
+func mustSet(t *testing.T, p *Prober, want ...Config) {
+	t.Helper()
+	if err := p.Set(want); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDetectionWithinASecond(t *testing.T) {
+	// Cut at many moments of the interval; none may take longer than promised.
+	var worst time.Duration
+	for cut := range 60 {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			changed := make(chan struct{}, 100)
+			p := newProber(quiet(), func() { changed <- struct{}{} }, w.attempts)
+			defer p.Close()
+			mustSet(t, p, ping("red/icmp", 1))
+			<-changed
+			if s := one(t, p); s.Verdict != Up || s.Targets[0].Attempts != 3 {
+				t.Fatalf("after the first change: %+v", s)
+			}
+			time.Sleep(time.Duration(cut) * 7 * time.Millisecond)
+			start := time.Now()
+			w.set("red/icmp 10.0.0.1", true)
+			<-changed
+			if s := one(t, p); s.Verdict != Down || !s.Since.Equal(time.Now()) || s.Targets[0].LastError == "" {
+				t.Fatalf("after the cut: %+v", s)
+			}
+			worst = max(worst, time.Since(start))
+			w.set("red/icmp 10.0.0.1", false)
+			<-changed
+			if s := one(t, p); s.Verdict != Up {
+				t.Fatalf("after the repair: %+v", s)
+			}
+		})
+	}
+	t.Logf("worst detection: %v", worst)
+	if worst > 900*time.Millisecond {
+		t.Errorf("detection took %v, promised are 900ms", worst)
+	}
+}
+
+func TestAttemptsDoNotOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		p := newProber(quiet(), nil, w.attempts)
+		defer p.Close()
+		c := ping("red/icmp", 1, 2)
+		c.AttemptTimeout = time.Second // more than three intervals
+		w.down["red/icmp 10.0.0.1"] = true
+		w.slow["red/icmp 10.0.0.2"] = 400 * time.Millisecond
+		mustSet(t, p, c)
+		time.Sleep(30 * time.Second)
+		for i := range 10 { // new clocks, also in the middle of attempts
+			c.Interval += time.Millisecond
+			mustSet(t, p, c)
+			time.Sleep(time.Duration(i) * 137 * time.Millisecond)
+		}
+		w.noOverlaps(t)
+		// One follows the other at once: 1 s each, and 0.4 s each.
+		if a, b := w.count("red/icmp 10.0.0.1"), w.count("red/icmp 10.0.0.2"); a < 30 || a > 50 || b < 74 || b > 100 {
+			t.Errorf("%d and %d attempts", a, b)
+		}
+		s := one(t, p)
+		if s.Targets[0].Verdict != Down || s.Targets[1].Verdict != Up || s.Verdict != Up {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestIntervalIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		p := newProber(quiet(), nil, w.attempts)
+		defer p.Close()
+		w.slow["red/icmp 10.0.0.1"] = 100 * time.Millisecond // does not add to the interval
+		mustSet(t, p, ping("red/icmp", 1))
+		time.Sleep(30 * time.Second)
+		starts := w.times("red/icmp 10.0.0.1")
+		for i := 1; i < len(starts); i++ {
+			if gap := starts[i].Sub(starts[i-1]); gap < 270*time.Millisecond || gap > 300*time.Millisecond {
+				t.Errorf("gap %v", gap)
+			}
+		}
+		if len(starts) < 99 {
+			t.Errorf("%d attempts", len(starts))
+		}
+	})
+}
+
+func TestUnchangedProbeGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var notified atomic.Int32
+		p := newProber(quiet(), func() { notified.Add(1) }, w.attempts)
+		defer p.Close()
+		c := ping("red/icmp", 1)
+		mustSet(t, p, c)
+		time.Sleep(5 * time.Second)
+		before, calls := one(t, p), notified.Load()
+		for range 100 { // much more often than the interval
+			mustSet(t, p, clone(c))
+			time.Sleep(50 * time.Millisecond)
+		}
+		after := one(t, p)
+		if after.Verdict != Up || !after.Since.Equal(before.Since) || notified.Load() != calls {
+			t.Errorf("before %+v, after %+v", before, after)
+		}
+		if n := after.Targets[0].Attempts - before.Targets[0].Attempts; n < 16 || n > 19 {
+			t.Errorf("%d attempts in 5 s", n)
+		}
+	})
+}
+
+func TestChangesKeepWhatTheyCan(t *testing.T) {
+	http := func(name, body string) Config {
+		c := ping(name)
+		c.Type, c.HTTP = HTTP, &HTTPConfig{Body: body}
+		c.Targets = []Target{{URL: "http://10.0.0.1/"}}
+		return c
+	}
+	for _, c := range []struct {
+		name     string
+		from, to Config
+		keep     []bool // by target of to
+	}{
+		{name: "thresholds", from: ping("a", 1), to: func() Config { c := ping("a", 1); c.Rise, c.Fall = 5, 7; return c }(), keep: []bool{true}},
+		{name: "interval", from: ping("a", 1), to: func() Config { c := ping("a", 1); c.Interval *= 2; return c }(), keep: []bool{true}},
+		{name: "timeout", from: ping("a", 1), to: func() Config { c := ping("a", 1); c.AttemptTimeout /= 2; return c }(), keep: []bool{true}},
+		{name: "require", from: ping("a", 1), to: func() Config { c := ping("a", 1); c.Require = All; return c }(), keep: []bool{true}},
+		{name: "more targets", from: ping("a", 1), to: ping("a", 2, 1), keep: []bool{false, true}},
+		{name: "other order", from: ping("a", 1, 2), to: ping("a", 2, 1), keep: []bool{true, true}},
+		{name: "device", from: ping("a", 1), to: func() Config { c := ping("a", 1); c.Device = "blue"; return c }(), keep: []bool{false}},
+		{name: "source", from: ping("a", 1), to: func() Config { c := ping("a", 1); c.Source = netip.MustParseAddr("10.0.0.9"); return c }(), keep: []bool{false}},
+		{name: "http body", from: http("a", "x"), to: http("a", "y"), keep: []bool{false}},
+		{name: "spelled out defaults", from: http("a", "x"), to: func() Config { c := http("a", "x"); c.HTTP.Method = "GET"; return c }(), keep: []bool{true}},
+		{name: "name", from: ping("a", 1), to: ping("b", 1), keep: []bool{false}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				p := newProber(quiet(), nil, w.attempts)
+				defer p.Close()
+				mustSet(t, p, c.from)
+				time.Sleep(5 * time.Second)
+				if s := one(t, p); s.Verdict != Up {
+					t.Fatalf("%+v", s)
+				}
+				mustSet(t, p, c.to)
+				s := one(t, p)
+				for i, keep := range c.keep {
+					if got := s.Targets[i].Verdict == Up && s.Targets[i].Attempts > 10; got != keep {
+						t.Errorf("target %d kept: %v, want %v: %+v", i, got, keep, s.Targets[i])
+					}
+				}
+				time.Sleep(5 * time.Second)
+				for _, ts := range one(t, p).Targets {
+					if ts.Verdict != Up || ts.Failures != 0 {
+						t.Errorf("later: %+v", ts)
+					}
+				}
+				w.noOverlaps(t)
+			})
+		})
+	}
+}
+
+func TestVerdictChangedBySetNotifies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.down["a 10.0.0.2"] = true
+		var notified atomic.Int32
+		p := newProber(quiet(), func() { notified.Add(1) }, w.attempts)
+		defer p.Close()
+		mustSet(t, p, ping("a", 1, 2))
+		time.Sleep(5 * time.Second)
+		calls := notified.Load()
+		mustSet(t, p, ping("a", 2)) // the one that is up goes
+		synctest.Wait()
+		if s := one(t, p); s.Verdict != Down || notified.Load() != calls+1 {
+			t.Errorf("%+v, notified %d times", s, notified.Load()-calls)
+		}
+	})
+}
+
+func TestRemovedProbeStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		p := newProber(quiet(), nil, w.attempts)
+		defer p.Close()
+		mustSet(t, p, ping("a", 1), ping("b", 1))
+		time.Sleep(5 * time.Second)
+		mustSet(t, p, ping("b", 1))
+		n := w.count("a 10.0.0.1")
+		time.Sleep(5 * time.Second)
+		if w.count("a 10.0.0.1") != n {
+			t.Error("the removed probe still makes attempts")
+		}
+		if s := one(t, p); s.Name != "b" || s.Targets[0].Attempts < 30 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestStateIsSortedAndOwned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProber(quiet(), nil, newWorld().attempts)
+		defer p.Close()
+		c := ping("b", 1)
+		mustSet(t, p, c, ping("c", 1), ping("a", 1))
+		c.Targets[0].Address = netip.MustParseAddr("10.9.9.9") // the caller's own
+		s := p.State()
+		if got := []string{s[0].Name, s[1].Name, s[2].Name}; !slices.Equal(got, []string{"a", "b", "c"}) {
+			t.Errorf("order %v", got)
+		}
+		s[0].Targets[0].Target = "changed"
+		if got := p.State()[0].Targets[0].Target; got != "10.0.0.1" {
+			t.Errorf("state shares memory: %q", got)
+		}
+		mustSet(t, p, ping("a", 1), ping("b", 1), ping("c", 1))
+		if got := p.State()[1].Targets[0].Target; got != "10.0.0.1" {
+			t.Errorf("set kept the caller's slice: %q", got)
+		}
+	})
+}
+
+func TestWrongConfigsDoNotStopTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProber(quiet(), nil, newWorld().attempts)
+		defer p.Close()
+		bad, ok := ping("bad", 1), ping("ok", 1)
+		mustSet(t, p, bad, ok)
+		time.Sleep(5 * time.Second)
+		bad.Rise = 0
+		twice := ping("ok", 7)
+		err := p.Set([]Config{bad, ok, twice})
+		want := "run probe \"bad\" (probes[0]): rise: 0 is not within 1 and 1000\n" +
+			"run probe \"ok\" (probes[2]): name: used by another probe"
+		if err == nil || err.Error() != want {
+			t.Errorf("error %v", err)
+		}
+		if s := one(t, p); s.Name != "ok" || s.Verdict != Up || s.Targets[0].Target != "10.0.0.1" {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestDeafTarget has an attempt that never ends: it blocks nobody.
+func TestDeafTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		free := make(chan struct{})
+		w.deaf["a 10.0.0.1"] = free
+		p := newProber(quiet(), nil, w.attempts)
+		mustSet(t, p, ping("a", 1), ping("b", 1))
+		time.Sleep(time.Second)
+		start := time.Now()
+		c := ping("a", 1)
+		c.Interval *= 2
+		mustSet(t, p, c, ping("b", 1))
+		mustSet(t, p, ping("b", 1))
+		if since := time.Since(start); since != 0 {
+			t.Errorf("set waited %v", since)
+		}
+		time.Sleep(5 * time.Second)
+		if s := one(t, p); s.Name != "b" || s.Verdict != Up {
+			t.Errorf("%+v", s)
+		}
+		start = time.Now()
+		p.Close()
+		if since := time.Since(start); since != closeWait {
+			t.Errorf("close took %v, want %v", since, closeWait)
+		}
+		w.noOverlaps(t)
+		close(free)
+	})
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.down["a 10.0.0.1"] = true
+		var calls atomic.Int32
+		p := newProber(quiet(), func() { calls.Add(1) }, w.attempts)
+		mustSet(t, p, ping("a", 1, 2, 3))
+		time.Sleep(5*time.Second + 17*time.Millisecond)
+		start := time.Now()
+		p.Close()
+		if since := time.Since(start); since != 0 {
+			t.Errorf("close took %v", since)
+		}
+		p.Close()
+		n, before := w.count("a 10.0.0.2"), calls.Load()
+		time.Sleep(5 * time.Second)
+		if w.count("a 10.0.0.2") != n || calls.Load() != before {
+			t.Error("something goes on after close")
+		}
+		if err := p.Set([]Config{ping("a", 1)}); !errors.Is(err, ErrClosed) {
+			t.Errorf("set after close: %v", err)
+		}
+		if s := one(t, p); s.Verdict != Up {
+			t.Errorf("the last state is gone: %+v", s)
+		}
+		// synctest fails the test if a goroutine is left.
+	})
+}
+
+func TestNotifyIsCoalescedAndMayBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var calls atomic.Int32
+		free := make(chan struct{})
+		var p *Prober
+		p = newProber(quiet(), func() {
+			_ = p.State() // no lock is held
+			if calls.Add(1) == 1 {
+				<-free
+			}
+		}, w.attempts)
+		defer p.Close()
+		hosts := make([]byte, 100)
+		for i := range hosts {
+			hosts[i] = byte(i + 1)
+		}
+		mustSet(t, p, ping("a", hosts...))
+		time.Sleep(10 * time.Second)
+		for _, ts := range one(t, p).Targets {
+			if ts.Verdict != Up {
+				t.Errorf("a blocked notify held up %+v", ts)
+			}
+		}
+		close(free)
+		synctest.Wait()
+		if calls.Load() != 2 {
+			t.Errorf("%d calls for 100 changes during one call, want 2", calls.Load())
+		}
+	})
+}
+
+func TestGoroutinesAreBoundedByTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		before := runtime.NumGoroutine()
+		p := newProber(quiet(), func() {}, w.attempts)
+		var want []Config
+		for i := range 3 {
+			c := ping(fmt.Sprintf("n%d/icmp", i))
+			for h := range 100 {
+				c.Targets = append(c.Targets, Target{Address: netip.AddrFrom4([4]byte{10, 0, byte(i), byte(h + 1)})})
+			}
+			want = append(want, c)
+		}
+		for i := range 20 { // changes leave nothing behind
+			want[1].Interval += time.Duration(i+1) * time.Millisecond
+			mustSet(t, p, want...)
+			time.Sleep(400 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n > 301 {
+			t.Errorf("%d goroutines for 300 targets", n)
+		}
+		p.Close()
+	})
+}

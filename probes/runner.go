@@ -1,0 +1,56 @@
+package probes
+
+import (
+	"context"
+	"time"
+)
+
+// attempt tries a target once. It returns soon after ctx ends and may be called
+// again, but not twice at a time. The duration counts only when err is nil.
+type attempt func(ctx context.Context) (rtt time.Duration, err error)
+
+// runner makes the attempts at one target, one after the other.
+type runner struct {
+	try      attempt
+	schedule schedule
+	timeout  time.Duration
+	// after is the end of the runner that this one replaces; nil for none.
+	after <-chan struct{}
+	// report takes in a finished attempt. It must not wait for the runner.
+	report func(outcome)
+
+	cancel context.CancelFunc
+	// done is closed when run has returned.
+	done chan struct{}
+}
+
+// run makes attempts until ctx ends. Whatever takes longer than its gap is
+// followed at once, never caught up: there are no bursts.
+func (r *runner) run(ctx context.Context) {
+	defer close(r.done)
+	if r.after != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.after:
+		}
+	}
+	timer := time.NewTimer(r.schedule.phase())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		start := time.Now()
+		limited, cancel := context.WithTimeout(ctx, r.timeout)
+		rtt, err := r.try(limited)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		r.report(outcome{at: time.Now(), rtt: rtt, err: err})
+		timer.Reset(max(0, r.schedule.gap()-time.Since(start)))
+	}
+}
