@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/control"
+	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/config"
+	"github.com/egret-router/egret/egress/nat"
+	"github.com/egret-router/egret/egress/sysctl"
+	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/vrf"
+)
+
+func planCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "plan --config FILE",
+		Short: "Print what would change in this kernel; change nothing",
+		Long: `Plan compares FILE with this kernel and prints the operations a daemon would carry out, in order.
+It asks a running daemon for learned routes and verdicts. Without one, routes learned by BGP are left
+alone and networks count as the kernel has them. Prints "nothing to change" when there is nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return plan(cmd, file) },
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "/etc/egret/egret.yaml", "configuration file")
+	return cmd
+}
+
+func plan(cmd *cobra.Command, file string) error {
+	spec, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	if err := needRoot(); err != nil {
+		return err
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	kernel, err := vrf.Open(spec.Settings.Ownership.Owner(), quiet)
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	filter, err := nat.Open(quiet)
+	if err != nil {
+		return err
+	}
+	var learned map[string][]bgp.Route
+	var verdicts map[string]probes.Verdict
+	switch seen, err := control.NewClient(control.SocketPath(spec.Settings.RunDir)).Observed(cmd.Context()); {
+	case err == nil:
+		learned, verdicts = seen.Learned, seen.Verdicts
+	case !errors.Is(err, control.ErrNoDaemon):
+		fmt.Fprintln(cmd.ErrOrStderr(), "egret: planning without the daemon's knowledge:", err)
+	}
+	preview, err := egress.MakePreview(cmd.Context(), spec, kernel, filter, sysctlStore(spec, quiet), learned, verdicts)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	for _, e := range preview.Kernel.Errors {
+		fmt.Fprintf(out, "# network %q: %v\n", e.Network, e.Err)
+	}
+	if preview.Empty() {
+		fmt.Fprintln(out, "nothing to change")
+		return nil
+	}
+	fmt.Fprintln(out, preview.String())
+	return nil
+}
+
+// sysctlStore is the store of the real /proc/sys, with its record in the run
+// directory.
+func sysctlStore(spec *egress.Spec, log *slog.Logger) *sysctl.Store {
+	return sysctl.Open("/proc/sys", filepath.Join(spec.Settings.RunDir, "sysctl.json"), log)
+}

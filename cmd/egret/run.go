@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/control"
+	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/config"
+	"github.com/egret-router/egret/egress/metrics"
+	"github.com/egret-router/egret/egress/nat"
+	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/vrf"
+)
+
+func runCommand() *cobra.Command {
+	var file string
+	var cleanup bool
+	var logs logFlags
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run the gateway daemon",
+		Long: `Run serves the networks of FILE until SIGTERM or SIGINT. SIGHUP or a change of the file reloads it; a file
+with problems keeps what runs. Ending the daemon leaves the data plane forwarding, and BGP peers with
+graceful restart keep the routes; --cleanup withdraws and removes everything instead.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logs.logger()
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), file, cleanup, log)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "/etc/egret/egret.yaml", "configuration file")
+	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "withdraw and remove everything of ours when the daemon ends")
+	logs.add(cmd)
+	return cmd
+}
+
+// run builds the daemon in dependency order and runs it to its end.
+func run(parent context.Context, file string, cleanup bool, log *slog.Logger) error {
+	spec, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	if err := needRoot(); err != nil {
+		return err
+	}
+	release, err := control.Lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	kernel, err := vrf.Open(spec.Settings.Ownership.Owner(), log)
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	filter, err := nat.Open(log)
+	if err != nil {
+		return err
+	}
+	sysctls := sysctlStore(spec, log)
+	trigger := egress.NewTrigger()
+	speaker := bgp.New(log, trigger.Fire)
+	prober := probes.New(log, trigger.Fire)
+	router := egress.NewRouter(log, egress.Edges{Kernel: kernel, Filter: filter, Speaker: speaker, Prober: prober, Sysctls: sysctls}, trigger, buildVersion())
+	router.SetSpec(spec)
+
+	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	log.Info("egret starts", "version", buildVersion(), "config", file, "networks", len(spec.Networks))
+	err = serve(ctx, file, spec, router, log)
+
+	prober.Close()
+	if cleanup {
+		speaker.Close(false)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), time.Minute)
+		defer cancel()
+		return errors.Join(err, teardown(ctx, kernel, filter, sysctls, log))
+	}
+	speaker.Close(true)
+	log.Info("egret ends; the data plane goes on forwarding")
+	return err
+}
+
+// serve runs the loop and what surrounds it until ctx ends or one of them
+// fails. A failing metrics listener does not stop the gateway.
+func serve(ctx context.Context, file string, spec *egress.Spec, router *egress.Router, log *slog.Logger) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return router.Run(ctx) })
+	group.Go(func() error {
+		return control.Serve(ctx, control.SocketPath(spec.Settings.RunDir), router, log)
+	})
+	if spec.Settings.MetricsListen != "" {
+		group.Go(func() error {
+			if err := metrics.Serve(ctx, spec.Settings.MetricsListen, metrics.Registry(router.Status), log); err != nil {
+				log.Error("metrics are off", "err", err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error { return reload(ctx, file, spec, router, log) })
+	return group.Wait()
+}
+
+// reload feeds the router with what the file says, on change and on SIGHUP.
+func reload(ctx context.Context, file string, running *egress.Spec, router *egress.Router, log *slog.Logger) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	onSpec := func(s *egress.Spec) {
+		if err := restartOnly(running, s); err != nil {
+			log.Error("configuration refused; the running one stays", "file", file, "err", err)
+			router.Reject(err)
+			return
+		}
+		log.Info("configuration loaded", "file", file, "networks", len(s.Networks), "policies", len(s.Policies))
+		router.SetSpec(s)
+	}
+	onError := func(err error) {
+		log.Error("configuration refused; the running one stays", "file", file, "err", err)
+		router.Reject(err)
+	}
+	return config.Watch(ctx, file, hup, log, onSpec, onError)
+}
+
+// restartOnly refuses changes of settings that a running daemon cannot take
+// over, by name.
+func restartOnly(running, next *egress.Spec) error {
+	a, b := running.Settings, next.Settings
+	var errs []error
+	for _, c := range []struct {
+		field   string
+		changed bool
+	}{
+		{"runDir", a.RunDir != b.RunDir},
+		{"metrics.listen", a.MetricsListen != b.MetricsListen},
+		{"ownership", a.Ownership != b.Ownership},
+	} {
+		if c.changed {
+			errs = append(errs, fmt.Errorf("%s: cannot change while the daemon runs; restart it", c.field))
+		}
+	}
+	return errors.Join(errs...)
+}

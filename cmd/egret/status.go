@@ -1,0 +1,159 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/egret-router/egret/control"
+	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/config"
+)
+
+func statusCommand() *cobra.Command {
+	var socket, output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show networks, sessions, pools, policies and next hops of the running daemon",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := control.NewClient(socket).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "json":
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(s)
+			case "table":
+				return printStatus(cmd.OutOrStdout(), s, time.Now())
+			}
+			return fmt.Errorf("--output %q: use table or json", output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	cmd.Flags().StringVar(&socket, "socket", control.SocketPath(config.Defaults().RunDir), "control socket of the daemon")
+	return cmd
+}
+
+// printStatus writes the tables a person reads. now is the time ages count to.
+func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
+	fmt.Fprintf(out, "egret %s, up %s, configuration of %s\n", s.Version, age(now, s.Started), s.Config.LoadedAt.Format(time.RFC3339))
+	if s.Config.Error != "" {
+		fmt.Fprintf(out, "LAST RELOAD REFUSED, an older configuration runs:\n  %s\n", strings.ReplaceAll(s.Config.Error, "\n", "\n  "))
+	}
+	if s.Round.LastError != "" {
+		fmt.Fprintf(out, "LAST ROUND FAILED, it is tried again:\n  %s\n", strings.ReplaceAll(s.Round.LastError, "\n", "\n  "))
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "\nNETWORK\tPHASE\tFOR\tTABLE\tZONE\tPORTS\tROUTES\tREASON")
+	for _, n := range s.Networks {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", n.Name, n.Phase, age(now, n.Since), n.Table, n.Zone,
+			ports(n.Ports), routes(n), dash(n.Reason))
+	}
+	fmt.Fprintln(w, "\nNETWORK\tPEER\tASN\tSTATE\tFOR\tRECEIVED\tACCEPTED\tADVERTISED\tLAST ERROR")
+	for _, n := range s.Networks {
+		for _, p := range n.Peers {
+			note := p.LastError
+			if p.ImportMissing {
+				note = strings.TrimPrefix(note+"; no import list: nothing is accepted (RFC 8212)", "; ")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d\t%s\n", n.Name, p.Address, p.ASN, p.State, age(now, p.Since),
+				p.Received, p.Accepted, p.Advertised, dash(note))
+		}
+	}
+	fmt.Fprintln(w, "\nNETWORK\tNEXT HOP\tDEVICE\tLIVE\tROUTES\tREASON")
+	for _, n := range s.Networks {
+		for _, h := range n.NextHops {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", n.Name, h.Address, dash(h.Device), yes(h.Live), h.Routes, dash(h.Reason))
+		}
+	}
+	fmt.Fprintln(w, "\nNETWORK\tPROBE\tVERDICT\tFOR\tTARGET\tTARGET VERDICT\tRTT\tFAILURES\tLAST ERROR")
+	for _, n := range s.Networks {
+		for _, p := range n.Probes {
+			for _, t := range p.Targets {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\n", n.Name, p.Name, p.Verdict, age(now, p.Since), t.Target,
+					t.Verdict, t.LastRTT.Round(10*time.Microsecond), t.Failures, t.Attempts, dash(t.LastError))
+			}
+		}
+	}
+	fmt.Fprintln(w, "\nPOOL\tNETWORK\tPREFIXES\tADDRESSES\tADVERTISED\tREASON")
+	for _, p := range s.Pools {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d+%d\t%s\t%s\n", p.Name, p.Network, prefixes(p.Prefixes), p.Addresses4, p.Addresses6, yes(p.Advertised), dash(p.Reason))
+	}
+	fmt.Fprintln(w, "\nPOLICY\tCLIENTS\tDESTINATION\tACTION\tTO\tFORWARDING")
+	for _, p := range s.Policies {
+		for _, r := range p.Rules {
+			to := "-"
+			if r.Network != "" {
+				to = r.Network + " as " + r.Pool
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, prefixes(p.Clients), r.Destination, r.Action, to, yes(r.Forwarding))
+		}
+	}
+	return w.Flush()
+}
+
+func age(now, since time.Time) string {
+	if since.IsZero() {
+		return "-"
+	}
+	return now.Sub(since).Round(time.Second).String()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return strings.ReplaceAll(s, "\n", "; ")
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func ports(ps []egress.PortStatus) string {
+	out := make([]string, 0, len(ps))
+	for _, p := range ps {
+		state := ""
+		switch {
+		case !p.Present:
+			state = "(missing)"
+		case !p.Up:
+			state = "(down)"
+		case !p.Carrier:
+			state = "(no carrier)"
+		}
+		out = append(out, p.Name+state)
+	}
+	return dash(strings.Join(out, ","))
+}
+
+func routes(n egress.NetworkStatus) string {
+	text := fmt.Sprintf("%d static, %d learned", n.StaticRoutes, n.LearnedRoutes)
+	if n.Stale {
+		text += " (kept from before the restart)"
+	}
+	if n.UnresolvedRoutes > 0 {
+		text += fmt.Sprintf(", %d unresolved", n.UnresolvedRoutes)
+	}
+	return text
+}
+
+func prefixes(ps []netip.Prefix) string {
+	out := make([]string, 0, len(ps))
+	for _, p := range ps {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ",")
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/egret-router/egret/control"
+	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/config"
+	"github.com/egret-router/egret/egress/nat"
+	"github.com/egret-router/egret/egress/sysctl"
+	"github.com/egret-router/egret/vrf"
+)
+
+func teardownCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "teardown",
+		Short: "Remove everything of Egret's from this kernel",
+		Long: `Teardown removes VRFs, routes, rules, next hops and the nftables table that are Egret's, restores the
+recorded kernel settings, and leaves everything else alone. The daemon must not run. Without
+--config the default ownership ranges and run directory are used.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings := config.Defaults()
+			if file != "" {
+				spec, err := config.Load(file)
+				if err != nil {
+					return err
+				}
+				settings = spec.Settings
+			}
+			return runTeardown(cmd, &egress.Spec{Settings: settings})
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file, for its ownership ranges and runDir")
+	return cmd
+}
+
+func runTeardown(cmd *cobra.Command, spec *egress.Spec) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
+	release, err := control.Lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	log := slog.New(slog.DiscardHandler)
+	kernel, err := vrf.Open(spec.Settings.Ownership.Owner(), log)
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	filter, err := nat.Open(log)
+	if err != nil {
+		return err
+	}
+	if err := teardown(cmd.Context(), kernel, filter, sysctlStore(spec, log), log); err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), "everything of Egret's is removed")
+	return nil
+}
+
+// teardown goes the way of a start backwards: translation and classification,
+// links and routes, kernel settings (forwarding among them), and the guards
+// last.
+func teardown(ctx context.Context, kernel *vrf.Kernel, filter *nat.Table, sysctls *sysctl.Store, log *slog.Logger) error {
+	rules, err := filter.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := filter.Apply(ctx, nat.RemoveAllButGuards(rules)); err != nil {
+		return err
+	}
+	have, err := kernel.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(kernel.Apply(ctx, vrf.Teardown(have)).Err(), sysctls.Restore(ctx)); err != nil {
+		return fmt.Errorf("teardown stops before the guards: %w", err)
+	}
+	log.Info("everything of ours is removed")
+	return filter.Delete(ctx)
+}

@@ -1,0 +1,170 @@
+// Package metrics shows egress.Status as Prometheus metrics. It has a registry
+// of its own; labels are names of the user's objects and of peers, which the
+// configuration bounds.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/egret-router/egret/egress"
+)
+
+// Registry returns a registry with the metrics of status, Go and the process.
+func Registry(status func() *egress.Status) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&collector{status: status})
+	return r
+}
+
+// Serve answers GET /metrics on the address until ctx ends.
+func Serve(ctx context.Context, address string, reg *prometheus.Registry, log *slog.Logger) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for metrics on %q: %w", address, err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second}))
+	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics on %q: %w", address, err)
+	}
+	return nil
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("egret_"+name, help, labels, nil)
+}
+
+// The metrics, each once.
+var (
+	buildInfo       = desc("build_info", "Always 1; the version is the label.", "version")
+	configLoaded    = desc("config_loaded_timestamp_seconds", "When the running configuration was loaded.")
+	configOK        = desc("config_last_reload_successful", "1 when the file's current content runs, 0 when it was refused.")
+	configRejected  = desc("config_rejected_total", "Reloads refused.")
+	rounds          = desc("rounds_total", "Rounds of the loop.")
+	roundErrors     = desc("round_errors_total", "Errors of rounds by step.", "step")
+	roundDuration   = desc("round_last_duration_seconds", "Duration of the last round.")
+	operations      = desc("kernel_operations_total", "Changes made to the kernel.")
+	repairs         = desc("drift_repairs_total", "Rounds that repaired what somebody else changed.")
+	repairDuration  = desc("drift_last_repair_seconds", "Time from the first kernel event to the end of the last repair.")
+	networkUp       = desc("network_up", "1 when the network takes policy traffic.", "network")
+	networkRoutes   = desc("network_routes", "Routes in the network's table by origin (static, learned, unresolved).", "network", "origin")
+	nextHopLive     = desc("next_hop_live", "1 when the next hop can be used.", "network", "next_hop", "device")
+	nextHopRoutes   = desc("next_hop_routes", "Routes through the next hop.", "network", "next_hop", "device")
+	peerUp          = desc("bgp_session_established", "1 when the session is established.", "network", "peer")
+	peerPrefixes    = desc("bgp_prefixes", "Prefixes by direction (received, accepted, advertised).", "network", "peer", "direction")
+	peerFlaps       = desc("bgp_session_flaps_total", "Times the session left established.", "network", "peer")
+	probeUp         = desc("probe_up", "1 up, 0 down or without a verdict yet.", "network", "probe")
+	probeAttempts   = desc("probe_attempts_total", "Attempts by target.", "network", "probe", "target")
+	probeFailures   = desc("probe_failures_total", "Failed attempts by target.", "network", "probe", "target")
+	probeRTT        = desc("probe_last_rtt_seconds", "Duration of the last successful attempt.", "network", "probe", "target")
+	poolAdvertised  = desc("pool_advertised", "1 when all prefixes of the pool are advertised.", "network", "pool")
+	poolAddresses   = desc("pool_addresses", "Addresses clients are spread over.", "network", "pool", "family")
+	policyForwards  = desc("policy_rules", "Rules of the policy by state (forwarding, blocked).", "policy", "state")
+	allDescriptions = []*prometheus.Desc{buildInfo, configLoaded, configOK, configRejected, rounds, roundErrors, roundDuration,
+		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps,
+		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, policyForwards}
+)
+
+// collector makes metrics of the current status at each scrape.
+type collector struct{ status func() *egress.Status }
+
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range allDescriptions {
+		ch <- d
+	}
+}
+
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.status()
+	if s == nil {
+		return
+	}
+	e := emitter{ch}
+	e.gauge(buildInfo, 1, s.Version)
+	e.gauge(configLoaded, float64(s.Config.LoadedAt.UnixNano())/1e9)
+	e.gauge(configOK, truth(s.Config.Error == ""))
+	e.counter(configRejected, float64(s.Config.Rejected))
+	e.counter(rounds, float64(s.Round.Count))
+	for step, n := range s.Round.Errors {
+		e.counter(roundErrors, float64(n), step)
+	}
+	e.gauge(roundDuration, s.Round.LastDuration.Seconds())
+	e.counter(operations, float64(s.Round.Operations))
+	e.counter(repairs, float64(s.Round.Repairs))
+	e.gauge(repairDuration, s.Round.LastRepair.Seconds())
+	for i := range s.Networks {
+		e.network(&s.Networks[i])
+	}
+	for _, p := range s.Pools {
+		e.gauge(poolAdvertised, truth(p.Advertised), p.Network, p.Name)
+		e.gauge(poolAddresses, float64(p.Addresses4), p.Network, p.Name, "ipv4")
+		e.gauge(poolAddresses, float64(p.Addresses6), p.Network, p.Name, "ipv6")
+	}
+	for _, p := range s.Policies {
+		n := map[bool]int{}
+		for _, r := range p.Rules {
+			n[r.Forwarding]++
+		}
+		e.gauge(policyForwards, float64(n[true]), p.Name, "forwarding")
+		e.gauge(policyForwards, float64(n[false]), p.Name, "blocked")
+	}
+}
+
+type emitter struct{ ch chan<- prometheus.Metric }
+
+func (e emitter) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	e.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (e emitter) counter(d *prometheus.Desc, v float64, labels ...string) {
+	e.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func (e emitter) network(n *egress.NetworkStatus) {
+	e.gauge(networkUp, truth(n.Phase == egress.PhaseUp), n.Name)
+	e.gauge(networkRoutes, float64(n.StaticRoutes), n.Name, "static")
+	e.gauge(networkRoutes, float64(n.LearnedRoutes), n.Name, "learned")
+	e.gauge(networkRoutes, float64(n.UnresolvedRoutes), n.Name, "unresolved")
+	for _, h := range n.NextHops {
+		e.gauge(nextHopLive, truth(h.Live), n.Name, h.Address.String(), h.Device)
+		e.gauge(nextHopRoutes, float64(h.Routes), n.Name, h.Address.String(), h.Device)
+	}
+	for _, p := range n.Peers {
+		peer := p.Address.String()
+		e.gauge(peerUp, truth(p.State == "established"), n.Name, peer)
+		e.gauge(peerPrefixes, float64(p.Received), n.Name, peer, "received")
+		e.gauge(peerPrefixes, float64(p.Accepted), n.Name, peer, "accepted")
+		e.gauge(peerPrefixes, float64(p.Advertised), n.Name, peer, "advertised")
+		e.counter(peerFlaps, float64(p.Flaps), n.Name, peer)
+	}
+	for _, p := range n.Probes {
+		e.gauge(probeUp, truth(p.Verdict == "up"), n.Name, p.Name)
+		for _, t := range p.Targets {
+			e.counter(probeAttempts, float64(t.Attempts), n.Name, p.Name, t.Target)
+			e.counter(probeFailures, float64(t.Failures), n.Name, p.Name, t.Target)
+			e.gauge(probeRTT, t.LastRTT.Seconds(), n.Name, p.Name, t.Target)
+		}
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,77 @@
+package metrics
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/egret-router/egret/egress"
+)
+
+func sample() *egress.Status {
+	return &egress.Status{
+		Version: "test", Started: time.Unix(1000, 0),
+		Config: egress.ConfigStatus{LoadedAt: time.Unix(2000, 0), Error: "networks[0].name: is missing", Rejected: 3},
+		Round:  egress.RoundStatus{Count: 7, Operations: 12, Repairs: 1, Errors: map[string]uint64{"kernel": 2}, LastDuration: time.Second, LastRepair: 20 * time.Millisecond},
+		Networks: []egress.NetworkStatus{
+			{Name: "red", Phase: egress.PhaseUp, StaticRoutes: 1, LearnedRoutes: 2, UnresolvedRoutes: 3,
+				NextHops: []egress.NextHopStatus{{Address: netip.MustParseAddr("172.16.0.2"), Device: "eth1", Live: true, Routes: 3}},
+				Peers:    []egress.PeerStatus{{Address: netip.MustParseAddr("172.16.0.2"), State: "established", Received: 4, Accepted: 2, Advertised: 1, Flaps: 5}},
+				Probes: []egress.ProbeStatus{{Name: "red/icmp0", Verdict: "up",
+					Targets: []egress.ProbeTargetStatus{{Target: "10.0.0.5", LastRTT: time.Millisecond, Attempts: 9, Failures: 1}}}}},
+			{Name: "blue", Phase: egress.PhaseDown},
+		},
+		Pools: []egress.PoolStatus{{Name: "red-pool", Network: "red", Addresses4: 16, Addresses6: 4, Advertised: true}},
+		Policies: []egress.PolicyStatus{{Name: "team-a", Rules: []egress.RuleStatus{
+			{Action: egress.ActionNetwork, Forwarding: true}, {Action: egress.ActionNetwork}}}},
+	}
+}
+
+// TestMetricsLint holds names, units and help texts to Prometheus' conventions.
+func TestMetricsLint(t *testing.T) {
+	problems, err := testutil.GatherAndLint(Registry(sample))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// TestEveryMetricIsShown proves that the sample exercises every metric and that
+// a scrape agrees with what Describe promised (the registry is pedantic).
+func TestEveryMetricIsShown(t *testing.T) {
+	reg := Registry(sample)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := 0
+	for _, f := range families {
+		if len(f.GetName()) > 6 && f.GetName()[:6] == "egret_" {
+			ours++
+		}
+	}
+	if ours != len(allDescriptions) {
+		t.Errorf("%d metrics in a scrape, %d described", ours, len(allDescriptions))
+	}
+}
+
+func TestMetricValues(t *testing.T) {
+	for name, want := range map[string]int{
+		"egret_network_up": 2, "egret_pool_addresses": 2, "egret_policy_rules": 2, "egret_bgp_prefixes": 3, "egret_network_routes": 6,
+	} {
+		if n, err := testutil.GatherAndCount(Registry(sample), name); err != nil || n != want {
+			t.Errorf("%s: %d series (%v), want %d", name, n, err, want)
+		}
+	}
+}
+
+// TestBeforeTheFirstRound: a scrape before there is a status is not an error.
+func TestBeforeTheFirstRound(t *testing.T) {
+	if _, err := Registry(func() *egress.Status { return nil }).Gather(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,72 @@
+package egress
+
+import (
+	"context"
+
+	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/nat"
+	"github.com/egret-router/egret/egress/sysctl"
+	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/vrf"
+)
+
+// Kernel is the routing side of the kernel; *vrf.Kernel is the real one.
+type Kernel interface {
+	Snapshot(ctx context.Context) (vrf.Snapshot, error)
+	Apply(ctx context.Context, p vrf.Plan) vrf.Result
+	// Watch calls notify after any change of the kernel's routing state, and
+	// blocks until ctx ends.
+	Watch(ctx context.Context, notify func()) error
+}
+
+// Filter is the packet filter; *nat.Table is the real one.
+type Filter interface {
+	Snapshot(ctx context.Context) (nat.Ruleset, error)
+	// Apply carries p out as one transaction: all of it or nothing.
+	Apply(ctx context.Context, p nat.Plan) error
+	// Watch calls notify when somebody else changed the table, and blocks until
+	// ctx ends.
+	Watch(ctx context.Context, notify func()) error
+}
+
+// Speaker is the BGP side; *bgp.Speaker is the real one.
+type Speaker interface {
+	Set(ctx context.Context, want []bgp.Config) error
+	State() []bgp.State
+}
+
+// Prober runs probes; *probes.Prober is the real one.
+type Prober interface {
+	Set(want []probes.Config) error
+	State() []probes.State
+}
+
+// Sysctls keeps kernel settings; *sysctl.Store is the real one.
+type Sysctls interface {
+	Plan(want []sysctl.Setting) ([]sysctl.Change, error)
+	Set(ctx context.Context, want []sysctl.Setting) ([]sysctl.Change, error)
+}
+
+// Edges are the sides of the world a Router acts on.
+type Edges struct {
+	Kernel  Kernel
+	Filter  Filter
+	Speaker Speaker
+	Prober  Prober
+	Sysctls Sysctls
+}
+
+// Trigger asks the loop for a round. It never blocks: requests that come while
+// one is pending are the same request.
+type Trigger chan struct{}
+
+// NewTrigger makes a Trigger.
+func NewTrigger() Trigger { return make(Trigger, 1) }
+
+// Fire asks for a round.
+func (t Trigger) Fire() {
+	select {
+	case t <- struct{}{}:
+	default:
+	}
+}

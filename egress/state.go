@@ -1,0 +1,152 @@
+package egress
+
+import (
+	"net/netip"
+
+	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/vrf"
+)
+
+// State is what was observed when Resolve is called. It is a plain value: the
+// loop gathers it, `egret plan` gathers it, tests write it down.
+type State struct {
+	// Links are the links of the namespace by name.
+	Links map[string]vrf.Link
+	// Adopted are the networks the kernel already has, by name.
+	Adopted map[string]Adopted
+	// Learned are the routes of the networks whose speaker is in sync. A network
+	// that is missing here keeps the learned routes the kernel has (Kept).
+	Learned map[string][]bgp.Route
+	// Kept are the kernel's learned routes of adopted networks, verbatim.
+	Kept map[string]Kept
+	// Verdicts are the probes' judgements by probe name; missing is Unknown.
+	Verdicts map[string]probes.Verdict
+}
+
+// Adopted is a network found in the kernel, recognised by its VRF's alias.
+type Adopted struct {
+	Index uint16
+	Table vrf.TableID
+	// Forwarding is true when the kernel sends the network's policy traffic to
+	// its table, false when a blocking rule holds it. It stands for the last
+	// verdict of a daemon that is gone.
+	Forwarding bool
+}
+
+// Kept are learned routes taken over from the kernel as they are, with the
+// next-hop objects they need, until the speaker is in sync.
+type Kept struct {
+	NextHops []vrf.NextHop
+	Groups   []vrf.Group
+	Routes   []vrf.Route
+}
+
+// Observe turns a kernel snapshot into the kernel's part of a State.
+func Observe(have vrf.Snapshot, own Ownership) State {
+	st := State{
+		Links:    make(map[string]vrf.Link, len(have.Links)),
+		Adopted:  make(map[string]Adopted, len(have.Config.VRFs)),
+		Learned:  map[string][]bgp.Route{},
+		Kept:     map[string]Kept{},
+		Verdicts: map[string]probes.Verdict{},
+	}
+	for _, l := range have.Links {
+		st.Links[l.Name] = l
+	}
+	byTable := make(map[vrf.TableID]string, len(have.Config.VRFs))
+	for _, v := range have.Config.VRFs {
+		st.Adopted[v.Name] = Adopted{Index: v.Index, Table: v.Table,
+			Forwarding: forwarding(have.Config.Rules, hopSetMark(v.Index), v.Table, own)}
+		byTable[v.Table] = v.Name
+	}
+	kept := newKeeper(have.Config)
+	for _, r := range have.Config.Routes {
+		if name, ok := byTable[r.Table]; ok && r.Learned {
+			st.Kept[name] = kept.add(st.Kept[name], r)
+		}
+	}
+	return st
+}
+
+// forwarding reports whether rules send mark to table in at least one family
+// and block it in none.
+func forwarding(rules []vrf.Rule, mark vrf.Mark, table vrf.TableID, own Ownership) bool {
+	lookup := false
+	for _, r := range rules {
+		if r.Mark != mark {
+			continue
+		}
+		switch {
+		case r.Action == vrf.RuleLookup && r.Table == table:
+			lookup = true
+		case r.Action != vrf.RuleLookup:
+			return false
+		}
+	}
+	return lookup
+}
+
+// keeper collects the next-hop objects behind routes, each once per network.
+type keeper struct {
+	hops   map[vrf.NextHopID]vrf.NextHop
+	groups map[vrf.NextHopID]vrf.Group
+}
+
+func newKeeper(have vrf.Config) keeper {
+	k := keeper{hops: make(map[vrf.NextHopID]vrf.NextHop, len(have.NextHops)),
+		groups: make(map[vrf.NextHopID]vrf.Group, len(have.Groups))}
+	for _, h := range have.NextHops {
+		k.hops[h.ID] = h
+	}
+	for _, g := range have.Groups {
+		k.groups[g.ID] = g
+	}
+	return k
+}
+
+func (k keeper) add(to Kept, r vrf.Route) Kept {
+	if g, ok := k.groups[r.NextHop]; ok {
+		if !hasGroup(to.Groups, g.ID) {
+			to.Groups = append(to.Groups, g)
+			for _, m := range g.Members {
+				if h, ok := k.hops[m.ID]; ok && !hasHop(to.NextHops, h.ID) {
+					to.NextHops = append(to.NextHops, h)
+				}
+			}
+		}
+	} else if h, ok := k.hops[r.NextHop]; ok && !hasHop(to.NextHops, h.ID) {
+		to.NextHops = append(to.NextHops, h)
+	}
+	to.Routes = append(to.Routes, r)
+	return to
+}
+
+// A network has few groups (one per distinct set of next hops), so a scan is
+// cheaper than a map per network.
+func hasGroup(gs []vrf.Group, id vrf.NextHopID) bool {
+	for _, g := range gs {
+		if g.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+func hasHop(hs []vrf.NextHop, id vrf.NextHopID) bool {
+	for _, h := range hs {
+		if h.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// linkAddresses are the addresses on a link, without prefix lengths.
+func linkAddresses(l vrf.Link) []netip.Addr {
+	out := make([]netip.Addr, 0, len(l.Addresses))
+	for _, a := range l.Addresses {
+		out = append(out, a.Prefix.Addr())
+	}
+	return out
+}

@@ -1,0 +1,157 @@
+package egress
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Status is what the user is told: one value for the CLI, the control socket,
+// metrics and, later, Kubernetes conditions. Its JSON form is an interface:
+// fields are only ever added.
+type Status struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	// Config says which configuration runs.
+	Config   ConfigStatus    `json:"config"`
+	Round    RoundStatus     `json:"round"`
+	Networks []NetworkStatus `json:"networks"`
+	Pools    []PoolStatus    `json:"pools"`
+	Policies []PolicyStatus  `json:"policies"`
+}
+
+// ConfigStatus is the state of the configuration.
+type ConfigStatus struct {
+	LoadedAt time.Time `json:"loadedAt"`
+	// Error is why the last reload was refused; the running configuration is
+	// then older than the file.
+	Error string `json:"error,omitempty"`
+	// Rejected counts reloads refused since the start.
+	Rejected uint64 `json:"rejected"`
+}
+
+// RoundStatus is what the loop did.
+type RoundStatus struct {
+	Count uint64 `json:"count"`
+	// Operations counts changes made to the kernel since the start.
+	Operations uint64            `json:"operations"`
+	Repairs    uint64            `json:"repairs"`
+	Errors     map[string]uint64 `json:"errors,omitempty"`
+	// LastError is the error of the last round, empty when it was clean.
+	LastError    string        `json:"lastError,omitempty"`
+	LastDuration time.Duration `json:"lastDurationNanoseconds"`
+	// LastRepair is the time from the first kernel event to the end of the round
+	// that repaired what it announced.
+	LastRepair time.Duration `json:"lastRepairNanoseconds,omitempty"`
+}
+
+// Phase is the state of an object in one word.
+type Phase string
+
+// The phases of a network.
+const (
+	PhaseUp    Phase = "Up"
+	PhaseDown  Phase = "Down"
+	PhaseError Phase = "Error"
+)
+
+// NetworkStatus is one network.
+type NetworkStatus struct {
+	Name   string    `json:"name"`
+	Phase  Phase     `json:"phase"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"`
+
+	Index uint16       `json:"index"`
+	Table uint32       `json:"table"`
+	Zone  uint16       `json:"zone"`
+	Mark  string       `json:"mark"`
+	Ports []PortStatus `json:"ports"`
+
+	StaticRoutes     int  `json:"staticRoutes"`
+	LearnedRoutes    int  `json:"learnedRoutes"`
+	UnresolvedRoutes int  `json:"unresolvedRoutes"`
+	Stale            bool `json:"stale,omitempty"`
+
+	NextHops []NextHopStatus `json:"nextHops"`
+	Peers    []PeerStatus    `json:"peers"`
+	Probes   []ProbeStatus   `json:"probes"`
+}
+
+// PortStatus is one uplink.
+type PortStatus struct {
+	Name    string `json:"name"`
+	Present bool   `json:"present"`
+	Up      bool   `json:"up"`
+	Carrier bool   `json:"carrier"`
+}
+
+// NextHopStatus is one gateway of a network.
+type NextHopStatus struct {
+	Address netip.Addr `json:"address"`
+	Device  string     `json:"device,omitempty"`
+	Live    bool       `json:"live"`
+	Routes  int        `json:"routes"`
+	Reason  string     `json:"reason,omitempty"`
+}
+
+// PeerStatus is one BGP session.
+type PeerStatus struct {
+	Address       netip.Addr `json:"address"`
+	ASN           uint32     `json:"asn"`
+	State         string     `json:"state"`
+	Since         time.Time  `json:"since"`
+	LastError     string     `json:"lastError,omitempty"`
+	Received      int        `json:"received"`
+	Accepted      int        `json:"accepted"`
+	Advertised    int        `json:"advertised"`
+	Flaps         int        `json:"flaps"`
+	ImportMissing bool       `json:"importMissing,omitempty"`
+}
+
+// ProbeStatus is one probe.
+type ProbeStatus struct {
+	Name    string              `json:"name"`
+	Verdict string              `json:"verdict"`
+	Since   time.Time           `json:"since"`
+	Targets []ProbeTargetStatus `json:"targets"`
+}
+
+// ProbeTargetStatus is one target of a probe.
+type ProbeTargetStatus struct {
+	Target    string        `json:"target"`
+	Verdict   string        `json:"verdict"`
+	LastRTT   time.Duration `json:"lastRTTNanoseconds"`
+	LastError string        `json:"lastError,omitempty"`
+	Attempts  uint64        `json:"attempts"`
+	Failures  uint64        `json:"failures"`
+}
+
+// PoolStatus is one pool.
+type PoolStatus struct {
+	Name     string         `json:"name"`
+	Network  string         `json:"network"`
+	Prefixes []netip.Prefix `json:"prefixes"`
+	// Addresses4 and Addresses6 are the addresses clients are spread over.
+	Addresses4 int `json:"addresses4"`
+	Addresses6 int `json:"addresses6"`
+	// Advertised means that the speaker was told to; Reason says why not.
+	Advertised bool   `json:"advertised"`
+	Reason     string `json:"reason,omitempty"`
+}
+
+// PolicyStatus is one policy.
+type PolicyStatus struct {
+	Name    string         `json:"name"`
+	Clients []netip.Prefix `json:"clients"`
+	Rules   []RuleStatus   `json:"rules"`
+}
+
+// RuleStatus is one rule of a policy.
+type RuleStatus struct {
+	Destination netip.Prefix `json:"destination"`
+	Action      Action       `json:"action"`
+	Network     string       `json:"network,omitempty"`
+	Pool        string       `json:"pool,omitempty"`
+	// Forwarding is false while the rule's traffic is dropped or rejected.
+	Forwarding bool `json:"forwarding"`
+}

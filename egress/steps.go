@@ -1,0 +1,198 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/nat"
+	"github.com/egret-router/egret/vrf"
+)
+
+// withdraw takes back what is advertised and no longer wanted, before the data
+// plane behind it goes. New prefixes wait for advertise.
+func (r *Router) withdraw(ctx context.Context, want *Desired) error {
+	if r.advertised == nil {
+		return nil // nothing was advertised by this process yet
+	}
+	reduced := make([]bgp.Config, 0, len(want.BGP))
+	wanted := map[string]map[netip.Prefix]bool{}
+	for _, c := range want.BGP {
+		before, running := r.advertised[c.Network]
+		if !running {
+			continue
+		}
+		wanted[c.Network] = prefixSet(c.Advertise)
+		c.Advertise = keepAdvertised(c.Advertise, before)
+		reduced = append(reduced, c)
+	}
+	if !loses(r.advertised, wanted) {
+		return nil
+	}
+	return r.setSpeaker(ctx, reduced)
+}
+
+// loses reports whether something advertised now is not in wanted.
+func loses(now, wanted map[string]map[netip.Prefix]bool) bool {
+	for network, prefixes := range now {
+		w, running := wanted[network]
+		if !running {
+			return true
+		}
+		for p := range prefixes {
+			if !w[p] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func prefixSet(as []bgp.Advertisement) map[netip.Prefix]bool {
+	out := make(map[netip.Prefix]bool, len(as))
+	for _, a := range as {
+		out[a.Prefix] = true
+	}
+	return out
+}
+
+func keepAdvertised(as []bgp.Advertisement, before map[netip.Prefix]bool) []bgp.Advertisement {
+	var out []bgp.Advertisement
+	for _, a := range as {
+		if before[a.Prefix] {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (r *Router) setSpeaker(ctx context.Context, configs []bgp.Config) error {
+	err := r.edges.Speaker.Set(ctx, configs)
+	r.advertised = make(map[string]map[netip.Prefix]bool, len(configs))
+	for _, c := range configs {
+		r.advertised[c.Network] = prefixSet(c.Advertise)
+	}
+	return err
+}
+
+// render renders the packet filter, unless the last round wanted the same.
+func (r *Router) render(want *Desired) nat.Ruleset {
+	if r.prev == nil || !reflect.DeepEqual(r.prev.NAT, want.NAT) {
+		r.rules = nat.Render(want.NAT)
+	}
+	return r.rules
+}
+
+// guards puts the guards of new ports and addresses in place. It only adds.
+func (r *Router) guards(ctx context.Context, want nat.Ruleset) error {
+	plan := nat.DiffGuards(r.filter, want)
+	if plan.Empty() {
+		return nil
+	}
+	return r.filterApply(ctx, plan)
+}
+
+// filterApply applies a plan and reads the table back.
+func (r *Router) filterApply(ctx context.Context, plan nat.Plan) error {
+	if err := r.edges.Filter.Apply(ctx, plan); err != nil {
+		r.filterDirty.Store(true)
+		return err
+	}
+	have, err := r.edges.Filter.Snapshot(ctx)
+	if err != nil {
+		r.filterDirty.Store(true)
+		return err
+	}
+	r.filter = have
+	return nil
+}
+
+func (r *Router) setSysctls(ctx context.Context, want *Desired, rep *report) error {
+	changes, err := r.edges.Sysctls.Set(ctx, want.Sysctls)
+	for _, c := range changes {
+		rep.ran(c.String())
+	}
+	return err
+}
+
+// applyKernel brings links, next hops, routes and rules up to date. Errors
+// belong to networks: the others go on.
+func (r *Router) applyKernel(ctx context.Context, want *Desired, rep *report) {
+	plan := vrf.Diff(r.have, want.Kernel)
+	for _, e := range plan.Errors {
+		rep.fail(e.Network, e.Err)
+	}
+	if plan.Empty() {
+		return
+	}
+	// The cache is stale from here on, whatever happens.
+	r.kernelDirty.Store(true)
+	res := r.edges.Kernel.Apply(ctx, plan)
+	rep.ran(plan.String())
+	rep.ops += res.Applied
+	for network, err := range res.Failed() {
+		rep.fail(network, err)
+	}
+}
+
+// fail records that a network's data plane is not in place. An error that
+// belongs to no network is one of the round.
+func (rep *report) fail(network string, err error) {
+	if network == "" {
+		rep.add("kernel", err)
+		return
+	}
+	rep.failed[network] = errors.Join(rep.failed[network], err)
+	rep.add("kernel", fmt.Errorf("network %q: %w", network, err))
+}
+
+func (rep *report) ran(text string) {
+	if rep.plan != "" {
+		rep.plan += "\n"
+	}
+	rep.plan += text
+}
+
+// applyFilter brings the whole table up to date in one transaction.
+func (r *Router) applyFilter(ctx context.Context, want nat.Ruleset, rep *report) error {
+	plan := nat.Diff(r.filter, want)
+	if plan.Empty() {
+		return nil
+	}
+	if err := r.filterApply(ctx, plan); err != nil {
+		rep.filter = err
+		return err
+	}
+	rep.ran(plan.String())
+	rep.ops++
+	return nil
+}
+
+// advertise sets the speakers in full. A network whose data plane failed in
+// this round advertises nothing; when the packet filter failed, which then
+// still is what it was, nothing new is advertised.
+func (r *Router) advertise(ctx context.Context, want *Desired, rep *report) error {
+	configs := make([]bgp.Config, 0, len(want.BGP))
+	for _, c := range want.BGP {
+		switch {
+		case rep.failed[c.Network] != nil:
+			c.Advertise = nil
+		case rep.filter != nil:
+			c.Advertise = keepAdvertised(c.Advertise, r.advertised[c.Network])
+		}
+		configs = append(configs, c)
+	}
+	return r.setSpeaker(ctx, configs)
+}
+
+// failed ends a round that could not even observe.
+func (r *Router) failed(begin time.Time, err error) error {
+	r.counters.rounds++
+	r.counters.roundErrors["observe"]++
+	r.log.Debug("round could not observe", "took", time.Since(begin))
+	return &StepError{"observe", err}
+}
