@@ -1,0 +1,95 @@
+# Egret. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+
+# .cache/bin holds a go wrapper where lab/deps.sh had to make one.
+export PATH := $(CURDIR)/.cache/bin:$(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
+export CGO_ENABLED ?= 0
+
+VERSION = $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD = go build -trimpath -buildvcs=false
+PREFIX  ?= /usr/local
+PKG     ?=
+RUN     ?=
+FUZZTIME ?= 10s
+
+##@ Use
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: deps-build ## build bin/egret, a static binary
+	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o bin/egret ./cmd/egret
+
+.PHONY: install
+install: ## install bin/egret (make build), the systemd unit and a first configuration
+	install -D -m 755 bin/egret $(DESTDIR)$(PREFIX)/sbin/egret
+	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/egret
+	sed 's|/usr/local/sbin|$(PREFIX)/sbin|' docs/egret.service >$(DESTDIR)/etc/systemd/system/egret.service
+	[[ -e $(DESTDIR)/etc/egret/egret.yaml ]] || install -m 640 egress/config/reference.yaml $(DESTDIR)/etc/egret/egret.yaml
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin .cache
+
+##@ Test
+
+.PHONY: test
+test: ## everything below 15 minutes: lint, unit tests, kernel tests
+	@lab/deps.sh test
+	@$(MAKE) lint
+	@$(MAKE) test-unit
+	@$(MAKE) test-vm
+
+.PHONY: lint
+lint: deps-build ## gofmt, go vet, staticcheck, bash -n
+	.ci/lint
+
+.PHONY: test-unit
+test-unit: deps-build ## all packages on this kernel (PKG=./vrf RUN=TestDiff)
+	go test -v -count=1 -timeout 10m $(if $(RUN),-run '$(RUN)') $(or $(PKG),./...) 2>&1 | awk -f .ci/report.awk
+
+.PHONY: test-vm
+test-vm: deps-test build bin/vmrun ## kernel tests, in a VM if this kernel lacks VRFs (PKG= RUN=)
+	.ci/test-vm '$(RUN)' $(PKG)
+
+.PHONY: fuzz
+fuzz: deps-build ## a short run of every fuzz target (FUZZTIME=10s PKG=)
+	.ci/fuzz $(FUZZTIME) $(PKG)
+
+.PHONY: bench
+bench: deps-build ## the benchmarks (PKG= RUN=)
+	go test -run '^$$' -bench '$(or $(RUN),.)' -benchmem $(or $(PKG),./...)
+
+.PHONY: cover
+cover: deps-build ## statement coverage of the unit tests on this kernel
+	@mkdir -p .cache
+	go test -count=1 -timeout 15m -coverprofile=.cache/cover.out $(or $(PKG),./...)
+	go tool cover -func=.cache/cover.out | tail -n 1
+
+.PHONY: vulncheck
+vulncheck: deps-build ## known vulnerabilities (needs access to vuln.go.dev)
+	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
+
+##@ See
+
+.PHONY: containerlab
+containerlab: ## run the containerlab topology inside a VM and check the outcome
+	containerlab/run.sh
+
+# The rest is not listed by help.
+
+.PHONY: deps-build deps-test
+deps-build deps-test: deps-%:
+	@lab/deps.sh $*
+
+.PHONY: bin/vmrun
+bin/vmrun: deps-build
+	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/vmrun
