@@ -11,16 +11,41 @@ package nat
 
 import "net/netip"
 
+// The mark word. Packets of client interfaces and uplinks are cleared of our
+// bits when they enter, so that nobody can bring in a mark of ours; the bits
+// outside MarkMask (0x4000 and 0x8000 are kube-proxy's) stay as they are.
+const (
+	// MarkMask are the bits of the packet mark and the ct mark that are ours.
+	MarkMask uint32 = 0x3fff0fff
+	// EgressMark is the bit that every Exit.Mark has and nothing else.
+	EgressMark uint32 = 0x10000000
+)
+
+// Marks of hop set 0, which no exit has: how classification (before conntrack)
+// tells the mangle hook (after it) what to do with a packet. Should a packet
+// ever keep one of them, the catch-all routing rule for EgressMark stops it.
+const (
+	markDrop      = EgressMark | 1
+	markReject    = EgressMark | 2
+	markUnmatched = EgressMark | 3
+)
+
 // Config is what the table should do. The order of its slices carries no
 // meaning.
+//
+// Device names are 1 to 15 bytes without quotes, backslashes, asterisks, slashes
+// and white space (Render panics otherwise: the caller validates what a user
+// wrote). References to an exit or a network that is not there fail closed.
 type Config struct {
-	// ClientInterfaces are the devices client traffic enters by.
+	// ClientInterfaces are the devices client traffic enters by. A device that
+	// is also a port of a network counts as a port.
 	ClientInterfaces []string
 	// ClientPrefixes are the sources that may be classified at all; traffic
 	// between them is never classified.
 	ClientPrefixes []netip.Prefix
-	// ReturnMark is set on packets in the reply direction that enter by an
-	// uplink, so that their route is looked up on the client side.
+	// ReturnMark is set on packets in the reply direction of translated flows
+	// that enter by an uplink, so that their route is looked up on the client
+	// side. It lies within MarkMask; 0 sets nothing.
 	ReturnMark uint32
 	Networks   []Network
 	Exits      []Exit
@@ -50,7 +75,9 @@ type Exit struct {
 	// Name identifies the exit in rules, chains and status: "<network>.<pool>".
 	Name    string
 	Network string
-	// Mark is the whole packet mark and ct mark of traffic of this exit.
+	// Mark is the packet mark and ct mark of traffic of this exit: EgressMark,
+	// a hop set other than 0 (bits 16 to 27) and nothing outside MarkMask. An
+	// exit without EgressMark is closed: its traffic is dropped.
 	Mark uint32
 	// Pool4 and Pool6 are the addresses clients are translated to. A family
 	// without addresses is dropped.

@@ -1,0 +1,193 @@
+package nat
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Diff is the plan that makes have into want. It is pure; equal rulesets give
+// an empty plan. Every operation refers only to what is there at that point, so
+// the order is: take rules out, take elements out, take objects away, make
+// objects, put elements in, put rules in. A chain is rewritten as a whole if one
+// of its rules differs; of a set only the elements that differ are touched.
+func Diff(have, want Ruleset) Plan {
+	if !want.Exists {
+		if !have.Exists {
+			return Plan{}
+		}
+		return Plan{Ops: []Op{{Verb: verbDelete, Kind: kindTable}}}
+	}
+	d := differ{have: have, want: want, rewrite: map[string]bool{}, remakeChain: map[string]bool{}, remakeSet: map[string]bool{}}
+	// Adding the table that is there wakes it if it is dormant.
+	if !have.Exists || have.Dormant {
+		d.op(Op{Verb: verbAdd, Kind: kindTable})
+	}
+	d.compare()
+	d.flushChains()
+	d.takeElements()
+	d.takeObjects()
+	d.makeObjects()
+	d.putElements()
+	d.putRules()
+	return Plan{Ops: d.ops}
+}
+
+type differ struct {
+	have, want Ruleset
+	ops        []Op
+	// rewrite are the chains of want whose rules are put in anew; remakeChain
+	// and remakeSet are the objects on both sides that are not what they should
+	// be and have to be taken away first.
+	rewrite, remakeChain, remakeSet map[string]bool
+}
+
+func (d *differ) op(op Op) { d.ops = append(d.ops, op) }
+
+// references finds the names of sets and chains in a rule.
+var references = regexp.MustCompile(`@(\S+)|(?:goto|jump) ([^\s,}]+)`)
+
+func (d *differ) compare() {
+	for name, s := range d.have.Sets {
+		want, ok := d.want.Sets[name]
+		if ok && !s.sameSpec(want) {
+			d.remakeSet[name] = true
+		}
+	}
+	for name, c := range d.have.Chains {
+		want, ok := d.want.Chains[name]
+		if ok && c.Base != want.Base {
+			d.remakeChain[name] = true
+		}
+	}
+	for name, c := range d.want.Chains {
+		old, ok := d.have.Chains[name]
+		d.rewrite[name] = !ok || !old.equal(c) || slices.ContainsFunc(c.Lines, d.touched)
+	}
+}
+
+// touched says whether a rule refers to an object that is remade.
+func (d *differ) touched(l Line) bool {
+	for _, m := range references.FindAllStringSubmatch(l.Text, -1) {
+		if d.remakeSet[m[1]] || d.remakeChain[m[2]] {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *differ) chainsRemade() bool { return len(d.remakeChain) > 0 }
+
+// stale says whether an element that stays refers to a chain that is remade.
+func (d *differ) stale(value string) bool {
+	_, chain, _ := strings.Cut(value, " ")
+	return d.remakeChain[chain]
+}
+
+func (d *differ) flushChains() {
+	for _, name := range sorted(d.have.Chains) {
+		_, wanted := d.want.Chains[name]
+		if len(d.have.Chains[name].Lines) > 0 && (!wanted || d.rewrite[name]) {
+			d.op(Op{Verb: verbFlush, Kind: kindChain, Name: name})
+		}
+	}
+}
+
+func (d *differ) takeElements() {
+	for _, name := range sorted(d.have.Sets) {
+		have, want := d.have.Sets[name], d.want.Sets[name]
+		_, wanted := d.want.Sets[name]
+		if len(have.Elements) == 0 || !d.chainsRemade() && have.equal(want) {
+			continue
+		}
+		if !wanted || d.remakeSet[name] {
+			d.op(Op{Verb: verbFlush, Kind: have.kind(), Name: name})
+			continue
+		}
+		var gone []Op
+		for _, key := range sortedKeys(have) {
+			value, ok := want.Elements[key]
+			if !ok || value != have.Elements[key] || d.stale(value) {
+				gone = append(gone, Op{Verb: verbDelete, Kind: kindElement, Name: name, Key: key})
+			}
+		}
+		if len(gone) > 1 && len(gone) == len(have.Elements) {
+			gone = []Op{{Verb: verbFlush, Kind: have.kind(), Name: name}}
+		}
+		d.ops = append(d.ops, gone...)
+	}
+}
+
+func (d *differ) takeObjects() {
+	for _, name := range sorted(d.have.Sets) {
+		if _, wanted := d.want.Sets[name]; !wanted || d.remakeSet[name] {
+			d.op(Op{Verb: verbDelete, Kind: d.have.Sets[name].kind(), Name: name})
+		}
+	}
+	for _, name := range sorted(d.have.Chains) {
+		if _, wanted := d.want.Chains[name]; !wanted || d.remakeChain[name] {
+			d.op(Op{Verb: verbDelete, Kind: kindChain, Name: name})
+		}
+	}
+	for _, name := range sorted(d.have.Counters) {
+		if !d.want.Counters[name] {
+			d.op(Op{Verb: verbDelete, Kind: kindCounter, Name: name})
+		}
+	}
+	for _, key := range sorted(d.have.Extra) {
+		if _, wanted := d.want.Extra[key]; !wanted {
+			d.op(Op{Verb: verbDelete, Kind: d.have.Extra[key].Kind, Name: d.have.Extra[key].Name})
+		}
+	}
+}
+
+func (d *differ) makeObjects() {
+	for _, name := range sorted(d.want.Counters) {
+		if !d.have.Counters[name] {
+			d.op(Op{Verb: verbAdd, Kind: kindCounter, Name: name})
+		}
+	}
+	for _, name := range sorted(d.want.Chains) {
+		if _, there := d.have.Chains[name]; !there || d.remakeChain[name] {
+			d.op(Op{Verb: verbAdd, Kind: kindChain, Name: name, Base: d.want.Chains[name].Base})
+		}
+	}
+	for _, name := range sorted(d.want.Sets) {
+		if _, there := d.have.Sets[name]; !there || d.remakeSet[name] {
+			s := d.want.Sets[name]
+			s.Elements = nil
+			d.op(Op{Verb: verbAdd, Kind: s.kind(), Name: name, Set: s})
+		}
+	}
+}
+
+func (d *differ) putElements() {
+	for _, name := range sorted(d.want.Sets) {
+		want := d.want.Sets[name]
+		have := d.have.Sets[name].Elements
+		if d.remakeSet[name] {
+			have = nil
+		}
+		if !d.chainsRemade() && maps.Equal(have, want.Elements) {
+			continue
+		}
+		for _, key := range sortedKeys(want) {
+			old, there := have[key]
+			if value := want.Elements[key]; !there || old != value || d.stale(value) {
+				d.op(Op{Verb: verbAdd, Kind: kindElement, Name: name, Key: key, Value: value})
+			}
+		}
+	}
+}
+
+func (d *differ) putRules() {
+	for _, name := range sorted(d.want.Chains) {
+		if !d.rewrite[name] {
+			continue
+		}
+		for _, line := range d.want.Chains[name].Lines {
+			d.op(Op{Verb: verbAdd, Kind: kindRule, Name: name, Line: line})
+		}
+	}
+}

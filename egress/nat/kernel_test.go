@@ -1,0 +1,385 @@
+package nat
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/egret-router/egret/lab"
+)
+
+// kernelTable is the table of a fresh namespace.
+type kernelTable struct {
+	t  *testing.T
+	ns *lab.NS
+	*Table
+}
+
+func newKernelTable(t *testing.T) kernelTable {
+	t.Helper()
+	lab.Require(t, lab.Nft)
+	return tableIn(t, lab.New(t).MustNamespace("gw"))
+}
+
+func tableIn(t *testing.T, ns *lab.NS) kernelTable {
+	t.Helper()
+	k := kernelTable{t: t, ns: ns}
+	k.do(func() (err error) {
+		k.Table, err = Open(slog.New(slog.NewTextHandler(io.Discard, nil)))
+		return err
+	})
+	return k
+}
+
+func (k kernelTable) do(f func() error) {
+	k.t.Helper()
+	if err := k.ns.Do(f); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+func (k kernelTable) snapshot() Ruleset {
+	k.t.Helper()
+	var r Ruleset
+	k.do(func() (err error) { r, err = k.Snapshot(k.t.Context()); return err })
+	return r
+}
+
+func (k kernelTable) apply(p Plan) {
+	k.t.Helper()
+	k.do(func() error { return k.Apply(k.t.Context(), p) })
+}
+
+// become makes the kernel's table want and checks that it is.
+func (k kernelTable) become(want Ruleset) Plan {
+	k.t.Helper()
+	plan := Diff(k.snapshot(), want)
+	k.apply(plan)
+	k.is(want)
+	return plan
+}
+
+func (k kernelTable) is(want Ruleset) {
+	k.t.Helper()
+	have := k.snapshot()
+	if left := Diff(have, want); !left.Empty() || !have.Equal(want) {
+		k.t.Fatalf("the kernel differs from what was wanted by\n%s", left)
+	}
+}
+
+func (k kernelTable) nft(words string) error {
+	_, err := k.ns.Run("nft", words)
+	return err
+}
+
+func TestKernelTakesGoldens(t *testing.T) {
+	k := newKernelTable(t)
+	for name, cfg := range testConfigs() {
+		cmd := k.ns.Command(t.Context(), "nft", "--check", "-f", "-")
+		cmd.Stdin = strings.NewReader(Render(cfg).String())
+		if _, err := k.ns.RunCommand(cmd); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestKernelGivesBackWhatWasApplied(t *testing.T) {
+	k := newKernelTable(t)
+	if have := k.snapshot(); have.Exists {
+		t.Fatalf("a table in a fresh namespace:\n%s", have)
+	}
+	for name, cfg := range testConfigs() {
+		t.Logf("to %s", name)
+		want := Render(cfg)
+		k.do(func() error { return k.Check(t.Context(), Diff(k.snapshot(), want)) })
+		k.apply(DiffGuards(k.snapshot(), want))
+		k.become(want)
+		if _, err := k.ns.Run("nft", "list", "ruleset"); err != nil {
+			t.Errorf("nft cannot list the table as text: %v", err)
+		}
+	}
+	k.apply(RemoveAllButGuards(k.snapshot()))
+	for name := range k.snapshot().Chains {
+		if !isGuard(name) {
+			t.Errorf("chain %s is left beside the guards", name)
+		}
+	}
+	for range 2 {
+		k.do(func() error { return k.Delete(t.Context()) })
+	}
+	k.is(Ruleset{})
+}
+
+// Whatever somebody does to the table by hand is seen, and mended in one
+// transaction.
+func TestKernelMendsWhatHandsDo(t *testing.T) {
+	cfg := dualConfig()
+	cfg.DropUnmatched = true
+	want := Render(cfg)
+	k := newKernelTable(t)
+	k.become(want)
+	for _, damage := range []string{
+		"delete table inet egret",
+		"flush ruleset",
+		"flush table inet egret",
+		"add table inet egret { flags dormant; }",
+		"flush chain inet egret guard_net_red",
+		"flush chain inet egret keep_client",
+		"flush map inet egret clients4",
+		"flush set inet egret guard_uplinks",
+		"add rule inet egret clients accept",
+		"insert rule inet egret guard_uplink accept",
+		"add rule inet egret classify tcp dport { 22, 80 } accept comment \"mine\"",
+		"add chain inet egret mine { type filter hook forward priority 5; policy drop; }",
+		"add chain inet egret mine; add rule inet egret classify jump mine",
+		"add set inet egret mine { type inet_service; flags interval; auto-merge; elements = { 1-5, 80 }; }",
+		"add map inet egret mine { type ipv4_addr . inet_service : verdict; flags interval; elements = { 10.0.0.0/8 . 80-90 : goto exit_red.pool }; }",
+		"add set inet egret mine { type ipv4_addr; flags timeout; timeout 1h; elements = { 10.0.0.1 timeout 5m comment \"hi\" }; }; add rule inet egret keep ip saddr @mine drop",
+		"add counter inet egret mine",
+		"add quota inet egret mine { over 5 mbytes; }; add rule inet egret keep quota name \"mine\" drop",
+		"add limit inet egret mine { rate 5/second; }",
+		"add ct helper inet egret mine { type \"ftp\" protocol tcp; }",
+		"delete element inet egret guard_uplinks { eth1 }",
+		"delete element inet egret guard_ports { eth1 }; add element inet egret guard_ports { eth1 : accept }",
+		"delete element inet egret guard_ports { eth1 }; add element inet egret guard_ports { eth1 comment \"x\" : goto guard_net_red }",
+		"delete element inet egret dst4_team-red { 10.0.0.0/24 }",
+		"delete element inet egret dst4_team-red { 10.0.0.0/24 }; add element inet egret dst4_team-red { 10.0.0.0/25 : goto exit_red.pool, 10.0.0.128/25 : goto exit_blue.pool }",
+		"add element inet egret dst4_team-red { 11.0.0.0-11.0.0.5 : accept }",
+		"add element inet egret clients6 { fd00:250::/64 : goto policy_team-red }",
+		"delete element inet egret pool4_red.pool { 7 }",
+		"delete element inet egret pool4_red.pool { 7 }; add element inet egret pool4_red.pool { 7 : 192.0.2.1, 5000 : 192.0.2.2 }",
+		"delete element inet egret exits { 0x10010001 }",
+		"add element inet egret guard_sources4_red { 10.244.0.0/16 }",
+		"add element inet egret guard_sources6_blue { 4000::/3 }",
+		"add element inet egret exempt4 { 10.0.0.0/24 }",
+		"flush chain inet egret guard_uplink; delete chain inet egret guard_uplink",
+		"flush chain inet egret guard_uplink; delete chain inet egret guard_uplink; add chain inet egret guard_uplink; add rule inet egret guard_uplink oifname vmap @guard_ports comment \"9d66d507d8fd\"",
+		"delete chain inet egret guard_forward; add chain inet egret guard_forward { type filter hook forward priority 300; policy accept; }",
+		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red",
+		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red; add map inet egret dst4_team-red { type ipv4_addr : verdict; size 100; }",
+		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red; add set inet egret dst4_team-red { type ether_addr; elements = { 00:11:22:33:44:55 }; }",
+		"flush chain inet egret snat_red.pool; delete map inet egret pool4_red.pool; add map inet egret pool4_red.pool { type ipv4_addr : ipv4_addr; }",
+		"flush chain inet egret deny_drop; delete counter inet egret drop_rule",
+	} {
+		if err := k.nft(damage); err != nil {
+			t.Errorf("%s: %v", damage, err)
+			continue
+		}
+		if Diff(k.snapshot(), want).Empty() {
+			t.Errorf("not seen: %s", damage)
+		}
+		k.apply(DiffGuards(k.snapshot(), want))
+		k.become(want)
+	}
+}
+
+// Every single rule, element and object is missed when it is gone.
+func TestKernelMissesEverything(t *testing.T) {
+	want := Render(smallConfig())
+	k := newKernelTable(t)
+	k.become(want)
+	for name, c := range want.Chains {
+		for i := range c.Lines {
+			damaged := want.Clone()
+			less := damaged.Chains[name]
+			less.Lines = append(less.Lines[:i:i], less.Lines[i+1:]...)
+			damaged.Chains[name] = less
+			k.become(damaged)
+			k.become(want)
+		}
+	}
+	for name, s := range want.Sets {
+		for key := range s.Elements {
+			damaged := want.Clone()
+			delete(damaged.Sets[name].Elements, key)
+			if plan := k.become(damaged); len(plan.Ops) != 1 {
+				t.Errorf("one element of %s less takes\n%s", name, plan)
+			}
+			if plan := k.become(want); len(plan.Ops) != 1 {
+				t.Errorf("one element of %s more takes\n%s", name, plan)
+			}
+		}
+	}
+}
+
+// Random edits, one after the other, lead to the same table as from scratch.
+// Intervals that are cut, joined and moved within one transaction are where
+// kernels have had bugs.
+func TestKernelFollowsRandomEdits(t *testing.T) {
+	k := newKernelTable(t)
+	for seed := range uint64(4) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		cfg := overlapConfig()
+		for step := range 30 {
+			mutate(rng, &cfg)
+			want := Render(cfg)
+			before := k.snapshot()
+			plan := Diff(before, want)
+			if step%5 == 0 {
+				k.apply(DiffGuards(before, want))
+			}
+			k.apply(Diff(k.snapshot(), want))
+			have := k.snapshot()
+			if left := Diff(have, want); !left.Empty() {
+				t.Fatalf("seed %d step %d: after\n%s\nstill to do\n%s", seed, step, plan, left)
+			}
+		}
+	}
+}
+
+func TestApplyIsAtomic(t *testing.T) {
+	k := newKernelTable(t)
+	want := Render(smallConfig())
+	k.become(want)
+	plan := Plan{Ops: []Op{
+		{Verb: verbFlush, Kind: kindChain, Name: chainGuardForward},
+		{Verb: verbDelete, Kind: kindElement, Name: mapClients4, Key: "192.0.2.1"},
+	}}
+	k.do(func() error {
+		if err := k.Check(t.Context(), plan); err == nil {
+			t.Error("Check takes a plan that cannot be")
+		}
+		err := k.Apply(t.Context(), plan)
+		if err == nil || !strings.Contains(err.Error(), "change table") {
+			t.Errorf("Apply: %v", err)
+		}
+		return nil
+	})
+	k.is(want)
+}
+
+func TestApplyEndsWithContext(t *testing.T) {
+	k := newKernelTable(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	k.do(func() error {
+		if err := k.Apply(ctx, Diff(Ruleset{}, Render(smallConfig()))); err == nil {
+			t.Error("no error after the end of the context")
+		}
+		return nil
+	})
+	k.is(Ruleset{})
+}
+
+func TestOpenWithoutNft(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if _, err := Open(slog.Default()); err == nil || !strings.Contains(err.Error(), "nft") {
+		t.Errorf("Open without nft: %v", err)
+	}
+	if _, err := exec.LookPath("nft"); err == nil {
+		t.Error("the test does not hide nft")
+	}
+}
+
+func TestKernelProblems(t *testing.T) {
+	k := newKernelTable(t)
+	k.become(Render(smallConfig()))
+	problems := func() (out []string) {
+		k.do(func() error { out = k.Problems(t.Context()); return nil })
+		return out
+	}
+	if found := problems(); len(found) != 0 {
+		t.Errorf("problems in a fresh namespace: %q", found)
+	}
+	if err := k.nft("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.nft("add table inet early; add chain inet early masq { type nat hook postrouting priority 50; }"); err != nil {
+		t.Fatal(err)
+	}
+	found := strings.Join(problems(), "\n")
+	for _, want := range []string{"chain ip filter FORWARD", "chain inet early masq"} {
+		if !strings.Contains(found, want) {
+			t.Errorf("no word of %s in %q", want, found)
+		}
+	}
+}
+
+func TestKernelCounters(t *testing.T) {
+	k := newKernelTable(t)
+	counters := func() (out map[string]Counter) {
+		k.do(func() (err error) { out, err = k.Counters(t.Context()); return err })
+		return out
+	}
+	if got := counters(); len(got) != 0 {
+		t.Errorf("counters without a table: %v", got)
+	}
+	k.become(Render(smallConfig()))
+	got := counters()
+	if c := got["guard_drops_red"]; c.Reason != ReasonUplink || c.Network != "red" {
+		t.Errorf("%+v", got)
+	}
+	if len(got) != 7 {
+		t.Errorf("%d counters: %+v", len(got), got)
+	}
+}
+
+// Watch tells of what others do to our table, not of what we do.
+func TestKernelWatch(t *testing.T) {
+	k := newKernelTable(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, done := make(chan struct{}, 1), make(chan error, 1)
+	ready := make(chan struct{})
+	go func() {
+		done <- k.ns.Do(func() error {
+			close(ready)
+			return k.Watch(ctx, func() {
+				select {
+				case seen <- struct{}{}:
+				default:
+				}
+			})
+		})
+	}()
+	<-ready
+	want := Render(smallConfig())
+	k.become(want)
+
+	// The socket may not be open yet; poke the table until Watch tells.
+	lab.Eventually(t, time.Minute, "a notification", func() error {
+		if err := k.nft("flush chain inet egret classify"); err != nil {
+			return lab.Final(err)
+		}
+		return within2s(seen)
+	})
+	k.become(want)
+	for len(seen) > 0 {
+		<-seen
+	}
+
+	for _, ours := range []Ruleset{Render(dualConfig()), Render(Config{}), want} {
+		k.become(ours)
+	}
+	if err := k.nft("add table ip other; add chain ip other c"); err != nil {
+		t.Fatal(err)
+	}
+	for _, damage := range []string{"flush ruleset", "add table inet egret { flags dormant; }", "add element inet egret clients4 { 10.9.9.9 : accept }"} {
+		if len(seen) > 0 {
+			t.Errorf("a notification before %q", damage)
+			<-seen
+		}
+		if err := k.nft(damage); err != nil {
+			t.Fatal(err)
+		}
+		lab.Eventually(t, time.Minute, "a notification of "+damage, func() error { return within2s(seen) })
+		k.become(want)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func within2s(seen <-chan struct{}) error {
+	select {
+	case <-seen:
+		return nil
+	case <-time.After(2 * time.Second):
+		return context.DeadlineExceeded
+	}
+}

@@ -1,0 +1,342 @@
+package nat
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Priorities of the base chains, as numbers because that is how nft lists them.
+const (
+	priorityRaw       = -300
+	priorityMangle    = -150
+	priorityForward   = -1  // before filter, where others accept
+	priorityTranslate = 95  // before srcnat: the first NAT chain to bind a flow wins
+	priorityUplink    = 110 // after srcnat: sees the translated packet
+)
+
+// Render gives the whole table for cfg. It is pure and does not depend on the
+// order of the slices in cfg.
+//
+// How a packet goes through it (D: discarded there):
+//
+//	prerouting raw     classify    client: policy, destination -> mark and reply zone
+//	                               uplink: zone, or untracked if it is for this node
+//	prerouting mangle  keep        client: decisions D, the flow's own mark
+//	                               uplink: replies get ReturnMark
+//	output raw         output_raw  this node's own traffic to uplinks is untracked
+//	forward            guard_forward  D: new flows from uplinks, invalid packets
+//	postrouting        translate   pool address by client and mark; D without one
+//	postrouting        guard_uplink   D: any source that is not this network's
+func Render(cfg Config) Ruleset {
+	r := renderer{cfg: cfg, out: newRuleset(), exits: usableExits(cfg)}
+	r.guards()
+	r.entries()
+	r.clients()
+	r.policies()
+	r.decisions()
+	r.translation()
+	r.output()
+	return r.out
+}
+
+type renderer struct {
+	cfg   Config
+	out   Ruleset
+	exits map[string]Exit // by name, those that traffic can take
+}
+
+// usableExits are the exits with a mark of ours and a network that is there.
+func usableExits(cfg Config) map[string]Exit {
+	networks := map[string]bool{}
+	for _, n := range cfg.Networks {
+		networks[n.Name] = true
+	}
+	exits := map[string]Exit{}
+	for _, e := range cfg.Exits {
+		if networks[e.Network] && e.Mark&EgressMark != 0 && e.Mark&^MarkMask == 0 {
+			exits[e.Name] = e
+		}
+	}
+	return exits
+}
+
+func (r *renderer) chain(name string, texts ...string) {
+	r.out.Chains[name] = Chain{Lines: lines(texts...)}
+}
+
+func (r *renderer) base(name, kind, hook string, priority int, texts ...string) {
+	r.out.Chains[name] = Chain{Base: Base{kind, hook, priority, "accept"}, Lines: lines(texts...)}
+}
+
+// set declares a set or map and gives its elements to fill in.
+func (r *renderer) set(name, key, value string, interval bool) map[string]string {
+	elements := map[string]string{}
+	r.out.Sets[name] = Set{Key: key, Value: value, Interval: interval, Elements: elements}
+	return elements
+}
+
+// drop is the end of a rule that discards and counts.
+func (r *renderer) drop(counter string) string { return r.count(counter) + " drop" }
+
+func (r *renderer) count(counter string) string {
+	r.out.Counters[counter] = true
+	return fmt.Sprintf("counter name %q", counter)
+}
+
+// mark is an element of a set of marks.
+func mark(m uint32) string { return fmt.Sprintf("0x%08x", m) }
+
+// ourMark is the expression for our part of the packet mark.
+var ourMark = "meta mark & " + mark(MarkMask)
+
+// clearMark is the statement that takes our bits off the packet.
+var clearMark = "meta mark set meta mark & " + mark(^MarkMask)
+
+// setMark is the statement that sets our part of the packet mark to m. nft
+// wants the bits it sets taken away first in one constant.
+func setMark(m uint32) string {
+	return fmt.Sprintf("meta mark set meta mark & %s | %s", mark(^MarkMask), mark(m))
+}
+
+// ports gives the devices of a network by which traffic can leave, sorted.
+func (n Network) ports() []string {
+	return slices.Compact(slices.Sorted(slices.Values(n.Ports)))
+}
+
+// devices gives the ports and the VRF device.
+func (n Network) devices() []string {
+	if n.Device == "" {
+		return n.ports()
+	}
+	return append(n.ports(), n.Device)
+}
+
+// entries are the two hooks every packet passes on its way in.
+func (r *renderer) entries() {
+	raw := r.set(mapRaw, "ifname", "verdict", false)
+	mangle := r.set(mapMangle, "ifname", "verdict", false)
+	for _, dev := range r.cfg.ClientInterfaces {
+		raw[deviceKey(dev)] = "goto " + chainClients
+		mangle[deviceKey(dev)] = "goto " + chainKeepCli
+	}
+	for _, n := range r.cfg.Networks {
+		chain := objectName(prefixUplink, n.Name)
+		for _, dev := range n.devices() {
+			raw[deviceKey(dev)] = "goto " + chain
+			mangle[deviceKey(dev)] = "goto " + chainKeepUp
+		}
+		// A packet passes prerouting twice, as the port's and as the VRF device's.
+		// The first pass does it all; conntrack ignores the second. Without "iif"
+		// fib never finds addresses of a VRF. The accept is needed: ct zone set
+		// would take the packet back to conntrack.
+		r.chain(chain,
+			clearMark,
+			"fib daddr . iif type local notrack accept",
+			fmt.Sprintf("ct zone set %d", n.Zone))
+	}
+	r.base(chainClassify, "filter", "prerouting", priorityRaw, "iifname vmap @"+mapRaw)
+	r.base(chainKeep, "filter", "prerouting", priorityMangle, "iifname vmap @"+mapMangle)
+	r.keep()
+}
+
+// keep decides after conntrack, when the direction of a packet and the history
+// of its flow are known.
+//
+//   - Replies of clients to connections from outside were classified like
+//     anything else; they go back the way they came, normally.
+//   - Drop and reject act at once, also on flows that are established.
+//   - A flow that left by an exit stays with it, whatever policies say now, also
+//     if the exit is gone (then the guard drops it).
+//   - A flow that was there before and is not translated stays where it is:
+//     nothing could translate it any more.
+func (r *renderer) keep() {
+	r.chain(chainKeepCli,
+		"ct direction reply "+clearMark+" accept",
+		fmt.Sprintf("%s vmap { %s : goto %s, %s : goto %s, %s : goto %s }", ourMark,
+			mark(markDrop), chainDenyDrop, mark(markReject), chainDenyReject, mark(markUnmatched), chainDenyUnmatched),
+		fmt.Sprintf("ct mark & %s != 0 meta mark set ct mark accept", mark(EgressMark)),
+		"ct status & confirmed != 0 "+clearMark)
+	var texts []string
+	if r.cfg.ReturnMark != 0 {
+		texts = append(texts, fmt.Sprintf("ct direction reply ct mark & %s != 0 %s", mark(EgressMark), setMark(r.cfg.ReturnMark)))
+	}
+	r.chain(chainKeepUp, texts...)
+}
+
+// neverClassified are destinations no policy is asked about, besides the
+// clients' own prefixes and the addresses of this node.
+var neverClassified = []string{
+	"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
+	"::/127", "fe80::/10", "ff00::/8",
+}
+
+// clients is what a packet of a client goes through before conntrack.
+func (r *renderer) clients() {
+	exempt := slices.Clone(r.cfg.ClientPrefixes)
+	for _, text := range neverClassified {
+		exempt = append(exempt, netip.MustParsePrefix(text))
+	}
+	r.spans(setExempt4, covering(only4(exempt)), true)
+	r.spans(setExempt6, covering(only6(exempt)), false)
+	r.pieces(mapClients4, r.clientPieces(only4), true)
+	r.pieces(mapClients6, r.clientPieces(only6), false)
+	r.chain(chainClients,
+		clearMark,
+		"ip daddr @"+setExempt4+" return",
+		"ip6 daddr @"+setExempt6+" return",
+		"fib daddr type { local, broadcast, anycast, multicast } return",
+		"ip saddr vmap @"+mapClients4,
+		"ip6 saddr vmap @"+mapClients6)
+}
+
+// clientPieces say where the clients of one family go, within ClientPrefixes.
+func (r *renderer) clientPieces(family func([]netip.Prefix) []netip.Prefix) []piece {
+	var bindings []binding
+	for _, p := range r.cfg.Policies {
+		for _, client := range family(p.Clients) {
+			bindings = append(bindings, binding{client, "goto " + objectName(prefixPolicy, p.Name)})
+		}
+	}
+	allowed := covering(family(r.cfg.ClientPrefixes))
+	pieces := within(disjoint(bindings), allowed)
+	if r.cfg.DropUnmatched {
+		pieces = fill(pieces, allowed, "goto "+chainDecideUnmatched)
+	}
+	return pieces
+}
+
+// policies are a chain for each policy, with a map for each family that it has
+// destinations of. Skipped destinations have no element: the packet falls
+// through to the end and is routed normally.
+func (r *renderer) policies() {
+	for _, p := range r.cfg.Policies {
+		var b4, b6 []binding
+		for _, rule := range p.Rules {
+			b := binding{rule.Destination, r.verdict(rule)}
+			if rule.Destination.Addr().Is4() {
+				b4 = append(b4, b)
+			} else if rule.Destination.IsValid() {
+				b6 = append(b6, b)
+			}
+		}
+		var texts []string
+		if len(b4) > 0 {
+			name := objectName(prefixDst4, p.Name)
+			r.pieces(name, disjoint(b4), true)
+			texts = append(texts, "ip daddr vmap @"+name)
+		}
+		if len(b6) > 0 {
+			name := objectName(prefixDst6, p.Name)
+			r.pieces(name, disjoint(b6), false)
+			texts = append(texts, "ip6 daddr vmap @"+name)
+		}
+		r.chain(objectName(prefixPolicy, p.Name), texts...)
+	}
+}
+
+// verdict is where a rule sends its traffic; an exit that cannot be taken
+// drops.
+func (r *renderer) verdict(rule Rule) string {
+	switch rule.Action {
+	case Skip:
+		return ""
+	case ToExit:
+		if _, ok := r.exits[rule.Exit]; ok {
+			return "goto " + objectName(prefixExit, rule.Exit)
+		}
+		return "goto " + chainDecideDrop
+	case Reject:
+		return "goto " + chainDecideReject
+	default:
+		return "goto " + chainDecideDrop
+	}
+}
+
+// decisions are the ends of classification: they mark the packet. For an exit
+// the mark and the zone of the replies go together; the zone must be set before
+// conntrack sees the flow's first packet.
+func (r *renderer) decisions() {
+	zones := map[string]uint16{}
+	for _, n := range r.cfg.Networks {
+		zones[n.Name] = n.Zone
+	}
+	for _, e := range r.exits {
+		r.chain(objectName(prefixExit, e.Name), fmt.Sprintf("%s ct reply zone set %d", setMark(e.Mark), zones[e.Network]))
+	}
+	r.chain(chainDecideDrop, setMark(markDrop))
+	r.chain(chainDecideReject, setMark(markReject))
+	r.chain(chainDecideUnmatched, setMark(markUnmatched))
+	r.chain(chainDenyDrop, r.drop(counterDrop))
+	r.chain(chainDenyUnmatched, r.drop(counterUnmatched))
+	r.chain(chainDenyReject,
+		"meta l4proto tcp "+r.count(counterReject)+" reject with tcp reset",
+		r.count(counterReject)+" reject with icmpx admin-prohibited")
+}
+
+// output keeps this node's own traffic to uplinks (BGP, probes) out of
+// conntrack. Output is passed twice, with the VRF device and then the port;
+// both match, and the kernel forgets the first (6.1: vrf_nf_reset_ct). ICMP
+// errors stay in conntrack, which translates the packet quoted in them:
+// otherwise they would show clients' addresses.
+func (r *renderer) output() {
+	r.base(chainOutput, "filter", "output", priorityRaw, "oifname @"+setUplinks+" goto "+chainOutputUp)
+	r.chain(chainOutputUp,
+		"icmp type { destination-unreachable, time-exceeded, parameter-problem } return",
+		"icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } return",
+		"notrack")
+}
+
+// pieces fills a verdict map with intervals as keys.
+func (r *renderer) pieces(name string, pieces []piece, ipv4 bool) {
+	elements := r.set(name, addrType(ipv4), "verdict", true)
+	for _, p := range pieces {
+		elements[p.span.String()] = p.value
+	}
+}
+
+// spans fills a set of intervals.
+func (r *renderer) spans(name string, spans []span, ipv4 bool) {
+	elements := r.set(name, addrType(ipv4), "", true)
+	for _, s := range spans {
+		elements[s.String()] = ""
+	}
+}
+
+func addrType(ipv4 bool) string {
+	if ipv4 {
+		return "ipv4_addr"
+	}
+	return "ipv6_addr"
+}
+
+func only4(prefixes []netip.Prefix) []netip.Prefix {
+	return keepPrefixes(prefixes, func(p netip.Prefix) bool { return p.IsValid() && p.Addr().Is4() })
+}
+
+func only6(prefixes []netip.Prefix) []netip.Prefix {
+	return keepPrefixes(prefixes, func(p netip.Prefix) bool { return p.IsValid() && !p.Addr().Is4() })
+}
+
+func keepPrefixes(prefixes []netip.Prefix, keep func(netip.Prefix) bool) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range prefixes {
+		if keep(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// bucketMap fills the map of a pool of several addresses and gives the
+// expression that looks a client up in it.
+func (r *renderer) bucketMap(name, source string, addrs []netip.Addr, ipv4 bool) string {
+	elements := r.set(name, "integer", addrType(ipv4), false)
+	n := bucketCount(len(addrs))
+	for i, a := range Buckets(addrs, n) {
+		elements[strconv.Itoa(i)] = addrText(a)
+	}
+	return strings.Join([]string{"jhash", source, "mod", strconv.Itoa(n), "seed", fmt.Sprintf("0x%08x", bucketSeed), "map", "@" + name}, " ")
+}

@@ -1,0 +1,133 @@
+package nat
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the goldens")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; run with -update and read the change\n%s", path, got)
+	}
+}
+
+func TestRenderGoldens(t *testing.T) {
+	for name, cfg := range testConfigs() {
+		golden(t, name+".nft", Render(cfg).String())
+	}
+}
+
+// The plans by which the overlap configuration comes, is edited and goes.
+func TestPlanGoldens(t *testing.T) {
+	want := Render(overlapConfig())
+	first := DiffGuards(Ruleset{}, want)
+	golden(t, "overlap-first-guards.plan", first.String())
+
+	edited := overlapConfig()
+	edited.Policies[0].Rules[0].Action = Drop
+	edited.Policies[1].Clients = append(edited.Policies[1].Clients, prefixes("10.244.0.12/32")...)
+	golden(t, "overlap-edit.plan", Diff(want, Render(edited)).String())
+
+	golden(t, "overlap-teardown.plan", RemoveAllButGuards(want).String())
+}
+
+func TestRenderIgnoresOrder(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for name, cfg := range testConfigs() {
+		want := Render(cfg).String()
+		for range 20 {
+			shuffle(rng, &cfg)
+			if got := Render(cfg).String(); got != want {
+				t.Fatalf("%s: another order gives another ruleset", name)
+			}
+		}
+	}
+}
+
+func shuffle(rng *rand.Rand, cfg *Config) {
+	shuffled(rng, &cfg.ClientInterfaces)
+	shuffled(rng, &cfg.ClientPrefixes)
+	shuffled(rng, &cfg.Networks)
+	shuffled(rng, &cfg.Exits)
+	shuffled(rng, &cfg.Policies)
+	for i := range cfg.Networks {
+		shuffled(rng, &cfg.Networks[i].Ports)
+		shuffled(rng, &cfg.Networks[i].Sources)
+		shuffled(rng, &cfg.Networks[i].Own)
+	}
+	for i := range cfg.Exits {
+		shuffled(rng, &cfg.Exits[i].Pool4)
+		shuffled(rng, &cfg.Exits[i].Pool6)
+	}
+	for i := range cfg.Policies {
+		shuffled(rng, &cfg.Policies[i].Clients)
+		shuffled(rng, &cfg.Policies[i].Rules)
+	}
+}
+
+func shuffled[T any](rng *rand.Rand, s *[]T) {
+	*s = slices.Clone(*s)
+	rng.Shuffle(len(*s), func(i, j int) { (*s)[i], (*s)[j] = (*s)[j], (*s)[i] })
+}
+
+func TestRenderFailsClosed(t *testing.T) {
+	cfg := smallConfig()
+	cfg.Policies[0].Rules = []Rule{rule("10.1.0.0/16", ToExit, "red.gone"), rule("10.2.0.0/16", ToExit, "red.unmarked"), rule("10.3.0.0/16", ToExit, "green.pool")}
+	cfg.Exits = append(cfg.Exits,
+		Exit{Name: "red.unmarked", Network: "red", Mark: 5, Pool4: addrs("198.51.100.1")},
+		Exit{Name: "green.pool", Network: "green", Mark: redMark, Pool4: addrs("198.51.100.1")})
+	for key, value := range Render(cfg).Sets["dst4_team-a"].Elements {
+		if value != "goto decide_drop" {
+			t.Errorf("%s: %s", key, value)
+		}
+	}
+}
+
+func TestRenderPanicsOnDeviceNames(t *testing.T) {
+	for _, name := range []string{"", `a"b`, "eth*", "a b", "a/b", `a\`, "0123456789abcdef", "a\nb"} {
+		cfg := smallConfig()
+		cfg.ClientInterfaces = []string{name}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("device %q was rendered", name)
+				}
+			}()
+			Render(cfg)
+		}()
+	}
+}
+
+// Different names never give the same object.
+func TestObjectNames(t *testing.T) {
+	names := []string{"a", "a_b", "a/b", "a b", "a-b", "a.b", "ä", "ö", "", strings.Repeat("x", 64), strings.Repeat("x", 65), strings.Repeat("x", 66)}
+	seen := map[string]string{}
+	for _, name := range names {
+		object := objectName(prefixPolicy, name)
+		if other, ok := seen[object]; ok {
+			t.Errorf("%q and %q are both %q", name, other, object)
+		}
+		if len(object) > 100 {
+			t.Errorf("%q is too long for nft", object)
+		}
+		seen[object] = name
+	}
+}

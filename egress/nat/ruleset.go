@@ -1,0 +1,263 @@
+package nat
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Family and table that are ours.
+const (
+	family    = "inet"
+	tableName = "egret"
+)
+
+// Ruleset is the table inet egret as a value. The zero Ruleset says that there
+// is no table. Treat one as immutable: Clone before changing it.
+type Ruleset struct {
+	// Exists says that the table is there.
+	Exists bool
+	// Dormant says that somebody switched the table off.
+	Dormant bool
+	Chains  map[string]Chain
+	Sets    map[string]Set
+	// Counters are the names of the named counters. Their values are no part of
+	// the ruleset.
+	Counters map[string]bool
+	// Extra are objects of kinds we never make, name by "kind name". Diff
+	// deletes them.
+	Extra map[string]Extra
+}
+
+// Extra is an object of a kind we never make, like a flowtable or a quota.
+type Extra struct{ Kind, Name string }
+
+// Base is what makes a chain a base chain. The zero Base is a regular chain.
+type Base struct {
+	Type, Hook string
+	Priority   int
+	Policy     string
+}
+
+// Chain is an ordered list of rules.
+type Chain struct {
+	Base  Base
+	Lines []Line
+}
+
+// Line is one rule of a chain. Two are the same if their IDs are.
+type Line struct {
+	// ID is the rule's comment: a hash of its text. The kernel gives it back,
+	// while it does not give back the text in the form it was written in.
+	ID string
+	// Text is the rule without its comment; empty in what Snapshot returns.
+	Text string
+}
+
+// Set is a set or, with a Value, a map.
+type Set struct {
+	// Key is the type of the keys as nft lists it: ipv4_addr, ipv6_addr, ifname,
+	// mark, integer.
+	Key string
+	// Value is the type of a map's values: verdict, ipv4_addr, ipv6_addr.
+	Value string
+	// Interval says that keys are ranges of addresses, which do not overlap.
+	Interval bool
+	// Odd is what else somebody gave the set (a timeout, a size): never ours.
+	Odd string
+	// Elements go from canonical key to value ("" in a set). Keys of intervals
+	// are an address, a prefix if the range is one, else "first-last"; devices
+	// are quoted, marks are 0x and eight digits.
+	Elements map[string]string
+}
+
+func newLine(text string) Line {
+	sum := sha256.Sum256([]byte(text))
+	return Line{ID: hex.EncodeToString(sum[:6]), Text: text}
+}
+
+func lines(texts ...string) []Line {
+	out := make([]Line, 0, len(texts))
+	for _, text := range texts {
+		out = append(out, newLine(text))
+	}
+	return out
+}
+
+func newRuleset() Ruleset {
+	return Ruleset{
+		Exists:   true,
+		Chains:   map[string]Chain{},
+		Sets:     map[string]Set{},
+		Counters: map[string]bool{},
+		Extra:    map[string]Extra{},
+	}
+}
+
+// Clone returns a deep copy.
+func (r Ruleset) Clone() Ruleset {
+	out := newRuleset()
+	out.Exists, out.Dormant = r.Exists, r.Dormant
+	for name, c := range r.Chains {
+		c.Lines = slices.Clone(c.Lines)
+		out.Chains[name] = c
+	}
+	for name, s := range r.Sets {
+		s.Elements = maps.Clone(s.Elements)
+		if s.Elements == nil {
+			s.Elements = map[string]string{}
+		}
+		out.Sets[name] = s
+	}
+	maps.Copy(out.Counters, r.Counters)
+	maps.Copy(out.Extra, r.Extra)
+	return out
+}
+
+// Equal says whether two rulesets are the same, rules being compared by ID.
+func (r Ruleset) Equal(other Ruleset) bool {
+	return r.Exists == other.Exists && r.Dormant == other.Dormant &&
+		maps.EqualFunc(r.Chains, other.Chains, Chain.equal) &&
+		maps.EqualFunc(r.Sets, other.Sets, Set.equal) &&
+		maps.Equal(r.Counters, other.Counters) &&
+		maps.Equal(r.Extra, other.Extra)
+}
+
+func (c Chain) equal(other Chain) bool {
+	return c.Base == other.Base &&
+		slices.EqualFunc(c.Lines, other.Lines, func(a, b Line) bool { return a.ID == b.ID })
+}
+
+func (s Set) sameSpec(other Set) bool {
+	return s.Key == other.Key && s.Value == other.Value && s.Interval == other.Interval && s.Odd == other.Odd
+}
+
+func (s Set) equal(other Set) bool {
+	return s.sameSpec(other) && maps.Equal(s.Elements, other.Elements)
+}
+
+// kind is the word nft has for the object.
+func (s Set) kind() string {
+	if s.Value != "" {
+		return "map"
+	}
+	return "set"
+}
+
+// spec is what stands between the braces of its declaration.
+//
+// Keys of type integer cannot be declared by name: the type has no size. Of the
+// expressions that can stand in for one, nft 1.0.6 crashes when it lists
+// "typeof jhash ..." (in text, the JSON is fine), so it is numgen.
+func (s Set) spec() string {
+	key := "type " + s.Key
+	value := s.Value
+	if s.Key == "integer" {
+		key = "typeof numgen inc mod 65536"
+		value = map[string]string{"ipv4_addr": "ip saddr", "ipv6_addr": "ip6 saddr"}[s.Value]
+	}
+	if value != "" {
+		key += " : " + value
+	}
+	if s.Interval {
+		key += "; flags interval"
+	}
+	return key + ";"
+}
+
+func elementText(key, value string) string {
+	if value == "" {
+		return key
+	}
+	return key + " : " + value
+}
+
+func (b Base) spec() string {
+	return fmt.Sprintf("type %s hook %s priority %d; policy %s;", b.Type, b.Hook, b.Priority, b.Policy)
+}
+
+func (l Line) text() string { return l.Text + ` comment "` + l.ID + `"` }
+
+// String gives the table as text that nft loads. It is "" for no table. A
+// ruleset that came from Snapshot has no rule texts; its rules print as
+// comments.
+func (r Ruleset) String() string {
+	if !r.Exists {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "table %s %s {\n", family, tableName)
+	if r.Dormant {
+		b.WriteString("\tflags dormant\n")
+	}
+	for _, name := range sorted(r.Counters) {
+		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", name)
+	}
+	for _, key := range sorted(r.Extra) {
+		fmt.Fprintf(&b, "\t# %s\n", key)
+	}
+	for _, name := range sorted(r.Sets) {
+		r.Sets[name].write(&b, name)
+	}
+	for _, name := range sorted(r.Chains) {
+		r.Chains[name].write(&b, name)
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func (s Set) write(b *strings.Builder, name string) {
+	fmt.Fprintf(b, "\n\t%s %s {\n", s.kind(), name)
+	for part := range strings.SplitSeq(strings.TrimSuffix(s.spec(), ";"), "; ") {
+		fmt.Fprintf(b, "\t\t%s\n", part)
+	}
+	if len(s.Elements) > 0 {
+		b.WriteString("\t\telements = {\n")
+		for _, key := range sortedKeys(s) {
+			fmt.Fprintf(b, "\t\t\t%s,\n", elementText(key, s.Elements[key]))
+		}
+		b.WriteString("\t\t}\n")
+	}
+	b.WriteString("\t}\n")
+}
+
+func (c Chain) write(b *strings.Builder, name string) {
+	fmt.Fprintf(b, "\n\tchain %s {\n", name)
+	if c.Base != (Base{}) {
+		fmt.Fprintf(b, "\t\t%s\n", c.Base.spec())
+	}
+	for _, line := range c.Lines {
+		if line.Text == "" {
+			fmt.Fprintf(b, "\t\t# %s\n", line.ID)
+			continue
+		}
+		fmt.Fprintf(b, "\t\t%s\n", line.text())
+	}
+	b.WriteString("\t}\n")
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// sortedKeys orders the elements of a set for people: addresses by value.
+func sortedKeys(s Set) []string {
+	keys := sorted(s.Elements)
+	switch {
+	case s.Interval:
+		slices.SortStableFunc(keys, func(a, b string) int {
+			ra, _ := parseSpan(a)
+			rb, _ := parseSpan(b)
+			return ra.lo.Compare(rb.lo)
+		})
+	case s.Key == "integer":
+		slices.SortStableFunc(keys, func(a, b string) int {
+			if len(a) != len(b) {
+				return len(a) - len(b)
+			}
+			return strings.Compare(a, b)
+		})
+	}
+	return keys
+}
