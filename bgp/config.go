@@ -3,7 +3,14 @@
 // networks do no harm. Set is total: it takes the whole desired configuration
 // and changes what differs. Learned routes are reported, never installed here.
 //
-// All use of the GoBGP API is in this package's gobgp.go.
+// GoBGP holds the sessions and the Adj-RIB-In; nothing a peer sends ever enters
+// its global table (the import policy there accepts local paths only), so one
+// peer's routes cannot reach another: there is no transit to filter away. Import
+// rules and the choice of the best paths are this package's own (rib.go), which
+// makes every change of them a recomputation instead of a session reset, gives
+// exact counts, and takes nothing from GoBGP's package-wide selection options.
+//
+// All use of the GoBGP API is in this package's gobgp.go and gobgp_events.go.
 package bgp
 
 import (
@@ -31,14 +38,17 @@ type Config struct {
 	GracefulRestart *GracefulRestart
 	// Restarting announces the restart state (R bit, F bits) to peers: the data
 	// plane was found forwarding when this process started. It only matters when
-	// the network's server is first started.
+	// the network's server is first started, and only with GracefulRestart. The
+	// Advertise of that first Set must be complete: what is missing from it is
+	// gone from the peers at our End-of-RIB, about a second after a session came
+	// up.
 	Restarting bool
 }
 
 // GracefulRestart are the RFC 4724 timers.
 type GracefulRestart struct {
 	// RestartTime is announced to peers and bounds how long we wait for
-	// End-of-RIB after our own restart; 1 s to 4095 s.
+	// End-of-RIB after our own restart; whole seconds, 1 s to 4095 s.
 	RestartTime time.Duration
 }
 
@@ -50,20 +60,31 @@ type Peer struct {
 	Port uint16
 	// Passive peers are never dialled.
 	Passive bool
-	// HoldTime is 0 for the default of 90 s, else >= 3 s (RFC 4271 4.2).
+	// LocalAddress is the address sessions are dialled from and expected at; the
+	// zero value leaves it to the kernel.
+	LocalAddress netip.Addr
+	// HoldTime is 0 for the default of 90 s, else whole seconds >= 3 s (RFC 4271
+	// 4.2).
 	HoldTime time.Duration
-	// KeepaliveTime is 0 for a third of HoldTime.
+	// KeepaliveTime is 0 for a third of HoldTime, else whole seconds.
 	KeepaliveTime time.Duration
-	// ConnectRetry is 0 for 5 s.
+	// ConnectRetry is 0 for 5 s, else whole seconds. The first attempt is made
+	// 1.5 s to 2 s after the start whatever it says.
 	ConnectRetry time.Duration
 	// Multihop is the TTL for eBGP beyond one hop; 0 means directly connected.
 	Multihop uint8
-	// Families are the address families negotiated; empty means the family of
-	// Address.
+	// IPv4 and IPv6 are the address families negotiated; neither means the
+	// family of Address.
 	IPv4, IPv6 bool
+	// NextHopIPv4 is the next hop announced for IPv4 prefixes over an IPv6
+	// session and NextHopIPv6 the one for IPv6 prefixes over an IPv4 session,
+	// where the session's own address is of no use. Without it the prefixes of
+	// that family are not advertised to this peer.
+	NextHopIPv4, NextHopIPv6 netip.Addr
 	// Import lists what is accepted. Empty accepts nothing (RFC 8212).
 	Import []ImportRule
-	// MaxPrefixes per family closes the session when exceeded; 0 is unlimited.
+	// MaxPrefixes per family closes the session when exceeded, for a minute
+	// (Cease, RFC 4486 subcode 1); 0 is unlimited.
 	MaxPrefixes uint32
 }
 
@@ -88,10 +109,13 @@ type State struct {
 	Peers   []PeerState
 	// Routes are the accepted paths, the current set per prefix, sorted.
 	Routes []Route
-	// Synced is true once every peer that came up sent End-of-RIB, or the
-	// restart time after the start has passed.
+	// Synced is true once every configured peer came up and sent End-of-RIB for
+	// all families negotiated, or the restart time (a minute without
+	// GracefulRestart) has passed since the network was first set. It never
+	// turns false again.
 	Synced bool
-	// Err is why the server does not run, if so.
+	// Err is why the server does not run, or not as configured. The next Set
+	// tries again.
 	Err error
 }
 

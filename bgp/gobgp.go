@@ -1,0 +1,315 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	gobgp "github.com/osrg/gobgp/v4/pkg/server"
+)
+
+// deferralTime is how long after its start GoBGP keeps back all updates to a
+// peer while it waits for everybody's End-of-RIB (RFC 4724 4.1). Here only
+// prefixes of our own are announced, whatever the peers say, so there is nothing
+// to wait for: the shortest time GoBGP takes. With its default of 360 s, one
+// dead peer would make all others drop our prefixes when their own timers end.
+const deferralTime = 1
+
+// Names in GoBGP's policy tables.
+const (
+	globalTable  = "global"
+	importPolicy = "import"
+	exportPolicy = "export"
+)
+
+// events are called by a server, one at a time and in order.
+type events struct {
+	// path is a path added to or, when withdrawn, removed from an Adj-RIB-In.
+	path     func(peer netip.Addr, p netip.Prefix, c candidate, withdrawn bool)
+	endOfRIB func(peer netip.Addr, f family)
+	session  func(e sessionEvent)
+	// done follows every batch of the above.
+	done func(err error)
+}
+
+// server is one GoBGP server.
+type server struct {
+	bgp *gobgp.BgpServer
+	asn uint32
+	// restart is nil without graceful restart.
+	restart    *GracefulRestart
+	device     string
+	stopEvents context.CancelFunc
+	stopped    atomic.Bool
+}
+
+// startServer starts GoBGP in the order that leaks nothing: policies before
+// local paths and peers, which the caller adds next.
+func startServer(cfg Config, out slog.Handler, note noteFunc, ev events) (*server, error) {
+	s := &server{asn: cfg.ASN, restart: cfg.GracefulRestart, device: cfg.Device, stopEvents: func() {}}
+	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(&tap{out: out, note: note, silent: &s.stopped}), nil))
+	go s.bgp.Serve()
+	if err := s.start(cfg, ev); err != nil {
+		s.stop(false)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) start(cfg Config, ev events) error {
+	ctx := context.Background()
+	err := s.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn: cfg.ASN, RouterId: cfg.RouterID.String(),
+		ListenPort: int32(cfg.ListenPort), ListenAddresses: listenAddresses(), BindToDevice: cfg.Device,
+		// The positions of IPv4 and IPv6 unicast in GoBGP's list. All of them, the
+		// default, cost 10 MB.
+		Families: []uint32{0, 1},
+		// GoBGP keeps its selection options in package variables: the server started
+		// last decides for all. They are the same for all, and irrelevant.
+	}})
+	if err != nil {
+		return fmt.Errorf("start server on port %d of device %q: %w", cfg.ListenPort, cfg.Device, err)
+	}
+	if err := s.setPolicies(nil); err != nil {
+		return err
+	}
+	for _, a := range []*api.PolicyAssignment{
+		{Direction: api.PolicyDirection_POLICY_DIRECTION_IMPORT, Policies: []*api.Policy{{Name: importPolicy}}},
+		{Direction: api.PolicyDirection_POLICY_DIRECTION_EXPORT, Policies: []*api.Policy{{Name: exportPolicy}}},
+	} {
+		a.Name, a.DefaultAction = globalTable, api.RouteAction_ROUTE_ACTION_REJECT
+		if err := s.bgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: a}); err != nil {
+			return fmt.Errorf("assign policy %q: %w", a.Policies[0].Name, err)
+		}
+	}
+	watch, cancel := context.WithCancel(ctx)
+	s.stopEvents = cancel
+	err = s.bgp.WatchEvent(watch, s.callbacks(ev),
+		gobgp.WatchUpdate(false, "", ""), gobgp.WatchAdjInWithdraw(), gobgp.WatchEor(false), gobgp.WatchPeer())
+	if err != nil {
+		return fmt.Errorf("watch events: %w", err)
+	}
+	return nil
+}
+
+// stop ends the server. When graceful, peers that negotiated graceful restart
+// see no NOTIFICATION but only their connections end, and keep our prefixes; all
+// other sessions end with a Cease, upon which peers withdraw them at once.
+func (s *server) stop(graceful bool) {
+	s.stopEvents()
+	_ = s.bgp.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: graceful})
+	// Stop ends what StopBgp leaves running, and complains that BGP is stopped.
+	s.stopped.Store(true)
+	s.bgp.Stop()
+}
+
+// listenAddresses leaves IPv6 out where the kernel lacks it.
+func listenAddresses() []string {
+	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return []string{"0.0.0.0"}
+	}
+	_ = syscall.Close(fd)
+	return []string{"0.0.0.0", "::"}
+}
+
+// nextHopRule says what becomes of our prefixes of one family in the session
+// with one peer; rules exist only for families other than the session's own.
+type nextHopRule struct {
+	peer    netip.Addr
+	family  family
+	nextHop netip.Addr // invalid: not announced
+}
+
+// setPolicies replaces both policies at once: only local paths are accepted into
+// the table, and only local paths are exported, subject to the rules.
+func (s *server) setPolicies(rules []nextHopRule) error {
+	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
+	accept := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT}
+	req := &api.SetPoliciesRequest{}
+	export := &api.Policy{Name: exportPolicy}
+	for _, r := range rules {
+		name := fmt.Sprintf("%s-%s", r.peer, r.family)
+		req.DefinedSets = append(req.DefinedSets, &api.DefinedSet{
+			DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: name,
+			List: []string{netip.PrefixFrom(r.peer, r.peer.BitLen()).String()},
+		})
+		actions := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT}
+		if r.nextHop.IsValid() {
+			actions = &api.Actions{RouteAction: accept.RouteAction, Nexthop: &api.NexthopAction{Address: r.nextHop.String()}}
+		}
+		export.Statements = append(export.Statements, &api.Statement{Name: name, Actions: actions, Conditions: &api.Conditions{
+			RouteType:   api.Conditions_ROUTE_TYPE_LOCAL,
+			NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name},
+			AfiSafiIn:   []*api.Family{apiFamily(r.family)},
+		}})
+	}
+	export.Statements = append(export.Statements, &api.Statement{Name: "export-local", Conditions: local, Actions: accept})
+	req.Policies = []*api.Policy{
+		{Name: importPolicy, Statements: []*api.Statement{{Name: "import-local", Conditions: local, Actions: accept}}},
+		export,
+	}
+	if err := s.bgp.SetPolicies(context.Background(), req); err != nil {
+		return fmt.Errorf("set policies: %w", err)
+	}
+	return nil
+}
+
+// resend sends a peer what the policies let through now, and withdraws the rest.
+func (s *server) resend(peer netip.Addr) error {
+	return s.bgp.ResetPeer(context.Background(), &api.ResetPeerRequest{
+		Address: peer.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
+	})
+}
+
+// setLocal announces a prefix to all peers, or changes its communities.
+func (s *server) setLocal(a Advertisement) error {
+	path, err := localPath(a)
+	if err != nil {
+		return err
+	}
+	_, err = s.bgp.AddPath(apiutil.AddPathRequest{Paths: []*apiutil.Path{path}})
+	return err
+}
+
+func (s *server) removeLocal(p netip.Prefix) error {
+	path, err := localPath(Advertisement{Prefix: p})
+	if err != nil {
+		return err
+	}
+	path.Withdrawal = true
+	return s.bgp.DeletePath(apiutil.DeletePathRequest{Paths: []*apiutil.Path{path}})
+}
+
+// localPath has the unspecified address as next hop, for which GoBGP fills in
+// each session's own address.
+func localPath(a Advertisement) (*apiutil.Path, error) {
+	nlri, err := packet.NewIPAddrPrefix(a.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	path := &apiutil.Path{Family: packetFamily(familyOf(a.Prefix.Addr())), Nlri: nlri, Age: time.Now().Unix()}
+	path.Attrs = []packet.PathAttributeInterface{packet.NewPathAttributeOrigin(packet.BGP_ORIGIN_ATTR_TYPE_IGP)}
+	if a.Prefix.Addr().Is4() {
+		nextHop, err := packet.NewPathAttributeNextHop(netip.IPv4Unspecified())
+		if err != nil {
+			return nil, err
+		}
+		path.Attrs = append(path.Attrs, nextHop)
+	} else {
+		reach, err := packet.NewPathAttributeMpReachNLRI(path.Family, []packet.PathNLRI{{NLRI: nlri}}, netip.IPv6Unspecified())
+		if err != nil {
+			return nil, err
+		}
+		path.Attrs = append(path.Attrs, reach)
+	}
+	if len(a.Communities) > 0 {
+		path.Attrs = append(path.Attrs, packet.NewPathAttributeCommunities(a.Communities))
+	}
+	return path, nil
+}
+
+// addPeer adds a neighbour; restarting sets the R and F bits in its OPEN.
+func (s *server) addPeer(p Peer, restarting bool) error {
+	return s.bgp.AddPeer(context.Background(), &api.AddPeerRequest{Peer: s.neighbor(p, restarting, 0)})
+}
+
+// deletePeer ends the session with a Cease.
+func (s *server) deletePeer(peer netip.Addr) error {
+	return s.bgp.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: peer.String()})
+}
+
+// closeFull closes the session of a peer that sent more than MaxPrefixes with
+// the right Cease. GoBGP's own limit is not used beyond this: it counts the whole
+// Adj-RIB-In at every UPDATE, and a change of it makes GoBGP forget what was
+// negotiated.
+func (s *server) closeFull(p Peer) error {
+	req := &api.UpdatePeerRequest{Peer: s.neighbor(p, false, p.MaxPrefixes)}
+	_, err := s.bgp.UpdatePeer(context.Background(), req)
+	return err
+}
+
+func (s *server) neighbor(p Peer, restarting bool, limit uint32) *api.Peer {
+	n := &api.Peer{
+		Conf: &api.PeerConf{
+			NeighborAddress: p.Address.String(), PeerAsn: p.ASN,
+			// Paths with our own ASN in them reach us and are refused in rib.accept.
+			// GoBGP's refusal is silent: a looped path that replaces a good one would
+			// leave the good one in force.
+			AllowOwnAsn: 255,
+		},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			HoldTime:          uint64(p.HoldTime / time.Second),
+			KeepaliveInterval: uint64(p.KeepaliveTime / time.Second),
+			ConnectRetry:      uint64(p.ConnectRetry / time.Second),
+		}},
+		Transport: &api.Transport{
+			RemotePort: uint32(p.Port), PassiveMode: p.Passive, BindInterface: s.device,
+		},
+		EbgpMultihop: &api.EbgpMultihop{Enabled: p.Multihop > 0, MultihopTtl: uint32(p.Multihop)},
+	}
+	if p.LocalAddress.IsValid() {
+		n.Transport.LocalAddress = p.LocalAddress.String()
+	}
+	if s.restart != nil {
+		n.GracefulRestart = &api.GracefulRestart{
+			Enabled: true, RestartTime: uint32(s.restart.RestartTime / time.Second),
+			DeferralTime: deferralTime, LocalRestarting: restarting,
+		}
+	}
+	for f := range families {
+		if !p.enabled(f) {
+			continue
+		}
+		n.AfiSafis = append(n.AfiSafis, &api.AfiSafi{
+			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
+			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.restart != nil}},
+			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: limit},
+		})
+	}
+	return n
+}
+
+// adjIn lists what a peer has announced.
+func (s *server) adjIn(peer netip.Addr, fs [families]bool) (map[netip.Prefix]candidate, error) {
+	out := map[netip.Prefix]candidate{}
+	for f := range families {
+		if !fs[f] {
+			continue
+		}
+		err := s.bgp.ListPath(apiutil.ListPathRequest{
+			TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: peer.String(), Family: packetFamily(f),
+		}, func(_ packet.NLRI, paths []*apiutil.Path) {
+			for _, path := range paths {
+				if p, ok := pathPrefix(path); ok {
+					out[p] = s.candidate(path)
+				}
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list paths of peer %q: %w", peer, err)
+		}
+	}
+	return out, nil
+}
+
+func apiFamily(f family) *api.Family {
+	if f == ipv4 {
+		return &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
+	}
+	return &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
+}
+
+func packetFamily(f family) packet.Family {
+	if f == ipv4 {
+		return packet.RF_IPv4_UC
+	}
+	return packet.RF_IPv6_UC
+}

@@ -1,0 +1,118 @@
+package bgp
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	defaultPort         = 179
+	defaultHoldTime     = 90 * time.Second
+	defaultConnectRetry = 5 * time.Second
+)
+
+// normalised returns a deep copy of c with all defaults filled in and all lists
+// sorted, so that equal configurations are equal values. c is valid.
+func (c Config) normalised() Config {
+	if c.ListenPort == 0 {
+		c.ListenPort = defaultPort
+	}
+	if c.GracefulRestart != nil {
+		gr := *c.GracefulRestart
+		c.GracefulRestart = &gr
+	}
+	c.Peers = slices.Clone(c.Peers)
+	for i := range c.Peers {
+		c.Peers[i] = c.Peers[i].normalised()
+	}
+	slices.SortFunc(c.Peers, func(a, b Peer) int { return a.Address.Compare(b.Address) })
+	c.Advertise = slices.Clone(c.Advertise)
+	for i, a := range c.Advertise {
+		communities := slices.Clone(a.Communities)
+		slices.Sort(communities)
+		c.Advertise[i].Communities = slices.Compact(communities)
+	}
+	slices.SortFunc(c.Advertise, func(a, b Advertisement) int { return comparePrefix(a.Prefix, b.Prefix) })
+	c.Reject = slices.Clone(c.Reject)
+	slices.SortFunc(c.Reject, comparePrefix)
+	c.Reject = slices.Compact(c.Reject)
+	return c
+}
+
+func (p Peer) normalised() Peer {
+	if p.Port == 0 {
+		p.Port = defaultPort
+	}
+	if p.HoldTime == 0 {
+		p.HoldTime = defaultHoldTime
+	}
+	if p.KeepaliveTime == 0 {
+		p.KeepaliveTime = max((p.HoldTime / 3).Truncate(time.Second), time.Second)
+	}
+	if p.ConnectRetry == 0 {
+		p.ConnectRetry = defaultConnectRetry
+	}
+	if !p.IPv4 && !p.IPv6 {
+		p.IPv4, p.IPv6 = p.Address.Is4(), p.Address.Is6()
+	}
+	p.Import = slices.Clone(p.Import)
+	slices.SortFunc(p.Import, func(a, b ImportRule) int {
+		return cmp.Or(comparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max))
+	})
+	return p
+}
+
+// enabled tells whether family f is negotiated with the peer.
+func (p Peer) enabled(f family) bool {
+	if f == ipv4 {
+		return p.IPv4
+	}
+	return p.IPv6
+}
+
+// nextHopKind says what next hop our prefixes of one family get in a session.
+type nextHopKind int
+
+const (
+	self     nextHopKind = iota // the session's own address
+	explicit                    // the configured one
+	refuse                      // there is none: they are not sent
+)
+
+func (p Peer) nextHop(f family) nextHopKind {
+	switch {
+	case f == familyOf(p.Address):
+		return self
+	case p.explicitNextHop(f).IsValid():
+		return explicit
+	}
+	return refuse
+}
+
+func (p Peer) explicitNextHop(f family) netip.Addr {
+	if f == ipv4 {
+		return p.NextHopIPv4
+	}
+	return p.NextHopIPv6
+}
+
+// sameServer tells whether the server of a can become that of b in place.
+func sameServer(a, b Config) bool {
+	return a.Device == b.Device && a.ASN == b.ASN && a.RouterID == b.RouterID && a.ListenPort == b.ListenPort
+}
+
+// sameRestart tells whether peers were told the same graceful restart.
+func sameRestart(a, b *GracefulRestart) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+// sameSession tells whether the session of a can become that of b in place:
+// what differs is neither in the OPEN message nor in the transport.
+// ConnectRetry only matters to a session that is down, see network.applyPeer.
+func sameSession(a, b Peer) bool {
+	return a.Address == b.Address && a.ASN == b.ASN && a.Port == b.Port && a.Passive == b.Passive &&
+		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && a.KeepaliveTime == b.KeepaliveTime &&
+		a.Multihop == b.Multihop && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6
+}

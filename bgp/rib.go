@@ -1,0 +1,303 @@
+package bgp
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// defaultLocalPref is the LOCAL_PREF of a path that came without one.
+const defaultLocalPref = 100
+
+// candidate is what of one received path matters for choosing among them.
+type candidate struct {
+	nextHop    netip.Addr
+	localPref  uint32
+	asPathLen  int
+	neighborAS uint32
+	origin     uint8
+	med        uint32
+	// loop is true when our own ASN is in the AS path (RFC 4271 9.1.2).
+	loop bool
+}
+
+// received is one path of a peer's Adj-RIB-In.
+type received struct {
+	candidate
+	accepted bool
+}
+
+// adjIn mirrors the Adj-RIB-In of one peer.
+type adjIn struct {
+	internal bool
+	rules    []ImportRule
+	paths    map[netip.Prefix]received
+	count    [families]int
+	accepted int
+	// version counts the changes, see rib.replace.
+	version uint64
+}
+
+// rib keeps what the peers of one network announced and derives the routes from
+// it. It is not safe for concurrent use.
+type rib struct {
+	peers map[netip.Addr]*adjIn
+	// never are martians, our own prefixes and the rejected ones.
+	never  []netip.Prefix
+	routes map[netip.Prefix]Route
+	// dirty are the prefixes whose route differs from the one in sorted.
+	dirty  map[netip.Prefix]struct{}
+	sorted []Route
+}
+
+func newRIB() *rib {
+	return &rib{
+		peers:  map[netip.Addr]*adjIn{},
+		never:  martians(),
+		routes: map[netip.Prefix]Route{},
+		dirty:  map[netip.Prefix]struct{}{},
+	}
+}
+
+// setPeer adds a peer, internal for iBGP, or changes the import rules of one.
+func (r *rib) setPeer(addr netip.Addr, internal bool, rules []ImportRule) {
+	in := r.peers[addr]
+	if in == nil {
+		in = &adjIn{internal: internal, paths: map[netip.Prefix]received{}}
+		r.peers[addr] = in
+	}
+	if slices.Equal(in.rules, rules) {
+		return
+	}
+	in.rules = slices.Clone(rules)
+	r.refilter(in)
+}
+
+// setNever replaces the prefixes that no peer may announce, nor parts of them.
+func (r *rib) setNever(prefixes []netip.Prefix) {
+	never := append(martians(), prefixes...)
+	if slices.Equal(never, r.never) {
+		return
+	}
+	r.never = never
+	for _, in := range r.peers {
+		r.refilter(in)
+	}
+}
+
+func (r *rib) removePeer(addr netip.Addr) {
+	r.clear(addr)
+	delete(r.peers, addr)
+}
+
+// clear forgets all paths of a peer.
+func (r *rib) clear(addr netip.Addr) {
+	if in := r.peers[addr]; in != nil {
+		for p := range in.paths {
+			r.withdraw(addr, p)
+		}
+	}
+}
+
+func (r *rib) announce(addr netip.Addr, p netip.Prefix, c candidate) {
+	in := r.peers[addr]
+	if in == nil {
+		return
+	}
+	in.version++
+	// RFC 4271 5.1.5: an external peer's LOCAL_PREF is to be ignored.
+	if !in.internal {
+		c.localPref = defaultLocalPref
+	}
+	old, had := in.paths[p]
+	if !had {
+		in.count[familyOf(p.Addr())]++
+	}
+	now := received{candidate: c, accepted: r.accept(in, p, c)}
+	in.paths[p] = now
+	if old.accepted {
+		in.accepted--
+	}
+	if now.accepted {
+		in.accepted++
+	}
+	if (old.accepted || now.accepted) && old != now {
+		r.choose(p)
+	}
+}
+
+func (r *rib) withdraw(addr netip.Addr, p netip.Prefix) {
+	in := r.peers[addr]
+	if in == nil {
+		return
+	}
+	in.version++
+	old, had := in.paths[p]
+	if !had {
+		return
+	}
+	delete(in.paths, p)
+	in.count[familyOf(p.Addr())]--
+	if old.accepted {
+		in.accepted--
+		r.choose(p)
+	}
+}
+
+// version identifies the state of a peer's mirror.
+func (r *rib) version(addr netip.Addr) uint64 {
+	if in := r.peers[addr]; in != nil {
+		return in.version
+	}
+	return 0
+}
+
+// replace makes the mirror of a peer what a listing said, unless the mirror
+// moved on since version was taken, before the listing: then it does nothing and
+// returns false.
+func (r *rib) replace(addr netip.Addr, version uint64, listing map[netip.Prefix]candidate) bool {
+	in := r.peers[addr]
+	if in == nil || in.version != version {
+		return in == nil
+	}
+	for p := range in.paths {
+		if _, ok := listing[p]; !ok {
+			r.withdraw(addr, p)
+		}
+	}
+	for p, c := range listing {
+		r.announce(addr, p, c)
+	}
+	return true
+}
+
+func (r *rib) accept(in *adjIn, p netip.Prefix, c candidate) bool {
+	return !c.loop && accepts(in.rules, p) && !within(p, r.never) && usableNextHop(p, c.nextHop)
+}
+
+func (r *rib) refilter(in *adjIn) {
+	for p, path := range in.paths {
+		ok := r.accept(in, p, path.candidate)
+		if ok == path.accepted {
+			continue
+		}
+		path.accepted = ok
+		in.paths[p] = path
+		if ok {
+			in.accepted++
+		} else {
+			in.accepted--
+		}
+		r.choose(p)
+	}
+}
+
+// choose derives the route of a prefix anew.
+func (r *rib) choose(p netip.Prefix) {
+	var paths []contender
+	for _, in := range r.peers {
+		if path, ok := in.paths[p]; ok && path.accepted {
+			paths = append(paths, contender{path.candidate, in.internal})
+		}
+	}
+	old, had := r.routes[p]
+	hops := bestNextHops(paths)
+	if had && slices.Equal(old.NextHops, hops) || !had && hops == nil {
+		return
+	}
+	if hops == nil {
+		delete(r.routes, p)
+	} else {
+		r.routes[p] = Route{Prefix: p, NextHops: hops}
+	}
+	r.dirty[p] = struct{}{}
+}
+
+// snapshot returns the routes, sorted. The result is shared and never changed.
+func (r *rib) snapshot() []Route {
+	if len(r.dirty) == 0 {
+		return r.sorted
+	}
+	r.sorted = merge(r.sorted, slices.SortedFunc(maps.Keys(r.dirty), comparePrefix), r.routes)
+	clear(r.dirty)
+	return r.sorted
+}
+
+// merge returns sorted with the routes of the prefixes in dirty replaced by
+// those of now, or left out where now has none.
+func merge(sorted []Route, dirty []netip.Prefix, now map[netip.Prefix]Route) []Route {
+	out := make([]Route, 0, len(now))
+	for _, route := range sorted {
+		for len(dirty) > 0 && comparePrefix(dirty[0], route.Prefix) < 0 {
+			if changed, ok := now[dirty[0]]; ok {
+				out = append(out, changed)
+			}
+			dirty = dirty[1:]
+		}
+		if len(dirty) > 0 && dirty[0] == route.Prefix {
+			continue
+		}
+		out = append(out, route)
+	}
+	for _, p := range dirty {
+		if changed, ok := now[p]; ok {
+			out = append(out, changed)
+		}
+	}
+	return out
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// contender is an accepted path on its way through the selection.
+type contender struct {
+	candidate
+	internal bool
+}
+
+// bestNextHops chooses among the accepted paths of one prefix and returns the
+// next hops of all that are equally good, sorted: RFC 4271 9.1.2.2 up to and
+// with the preference of eBGP over iBGP. The tie breakers after it (IGP metric,
+// router id, peer address) would only make one path out of several equal ones.
+// Equal means equal AS path lengths, also through different neighbour ASes.
+func bestNextHops(paths []contender) []netip.Addr {
+	if len(paths) == 0 {
+		return nil
+	}
+	keepBest(&paths, func(a, b contender) int { return cmp.Compare(b.localPref, a.localPref) })
+	keepBest(&paths, func(a, b contender) int { return cmp.Compare(a.asPathLen, b.asPathLen) })
+	keepBest(&paths, func(a, b contender) int { return cmp.Compare(a.origin, b.origin) })
+	// The MED only compares paths of one neighbour AS.
+	lowest := map[uint32]uint32{}
+	for _, c := range paths {
+		if med, ok := lowest[c.neighborAS]; !ok || c.med < med {
+			lowest[c.neighborAS] = c.med
+		}
+	}
+	paths = slices.DeleteFunc(paths, func(c contender) bool { return c.med > lowest[c.neighborAS] })
+	keepBest(&paths, func(a, b contender) int {
+		switch {
+		case a.internal == b.internal:
+			return 0
+		case b.internal:
+			return -1
+		}
+		return 1
+	})
+	hops := make([]netip.Addr, 0, len(paths))
+	for _, c := range paths {
+		hops = append(hops, c.nextHop)
+	}
+	slices.SortFunc(hops, netip.Addr.Compare)
+	return slices.Compact(hops)
+}
+
+// keepBest removes what is worse than the best; less than zero means that a is
+// the better one.
+func keepBest(paths *[]contender, compare func(a, b contender) int) {
+	best := slices.MinFunc(*paths, compare)
+	*paths = slices.DeleteFunc(*paths, func(c contender) bool { return compare(c, best) > 0 })
+}

@@ -1,0 +1,124 @@
+package bgp
+
+import (
+	"net/netip"
+	"time"
+)
+
+const established = "established"
+
+// sessionEvent is a change of a session's state.
+type sessionEvent struct {
+	peer  netip.Addr
+	state string
+	at    time.Time
+	// cause is why a session went down, "" where a NOTIFICATION says it better.
+	cause string
+	// kept is true when the peer's paths are kept while it restarts (RFC 4724).
+	kept bool
+	// negotiated are the families of an established session.
+	negotiated [families]bool
+}
+
+// session is what is known about one peer.
+type session struct {
+	// peer is the configuration in force.
+	peer       Peer
+	state      string
+	since      time.Time
+	lastErr    string
+	lastErrAt  time.Time
+	lastEvent  time.Time
+	flaps      int
+	negotiated [families]bool
+	endOfRIB   [families]bool
+	// kept is true while the paths of a peer that restarts are kept.
+	kept bool
+	// running is true while the server has the peer. It and peer are changed with
+	// network.opMu held as well.
+	running bool
+
+	// overLimit is set when the peer exceeded MaxPrefixes, closing while the
+	// session is being closed for it, and suspended until when it stays down.
+	overLimit bool
+	closing   time.Time
+	suspended time.Time
+}
+
+func newSession(p Peer, now time.Time) *session {
+	return &session{peer: p, state: "idle", since: now}
+}
+
+// apply takes an event in and tells whether the state changed.
+func (s *session) apply(e sessionEvent) bool {
+	changed := e.state != s.state
+	if changed {
+		s.leave()
+		s.state, s.since = e.state, e.at
+	}
+	switch e.state {
+	case established:
+		s.negotiated, s.kept = e.negotiated, false
+	case "idle":
+		s.kept = e.kept
+	}
+	// A NOTIFICATION since the last event explains this one better than its cause.
+	if e.cause != "" && !s.lastErrAt.After(s.lastEvent) {
+		s.fail(e.cause, e.at)
+		changed = true
+	}
+	s.lastEvent = e.at
+	return changed
+}
+
+// leave accounts for the end of an established session.
+func (s *session) leave() {
+	if s.state == established {
+		s.flaps++
+	}
+	s.negotiated, s.endOfRIB = [families]bool{}, [families]bool{}
+}
+
+// fail records an error and tells whether it is another one than before.
+func (s *session) fail(text string, at time.Time) bool {
+	changed := s.lastErr != text
+	s.lastErr, s.lastErrAt = text, at
+	return changed
+}
+
+// down is for a session that ends by our own doing, where no event may come.
+func (s *session) down(now time.Time) {
+	s.leave()
+	if s.state != "idle" {
+		s.state, s.since = "idle", now
+	}
+	s.lastEvent, s.kept = now, false
+	s.overLimit, s.closing, s.suspended = false, time.Time{}, time.Time{}
+}
+
+// synced tells whether the peer came up and sent End-of-RIB for all families.
+func (s *session) synced() bool {
+	return s.state == established && s.endOfRIB == s.negotiated
+}
+
+// announces tells whether our prefixes of family f are sent in this session.
+func (s *session) announces(f family) bool {
+	return s.state == established && s.negotiated[f] && s.peer.nextHop(f) != refuse
+}
+
+// status is the session's part of State.
+func (s *session) status(in *adjIn, local [families]int) PeerState {
+	st := PeerState{
+		Address: s.peer.Address, ASN: s.peer.ASN, State: s.state, Since: s.since,
+		LastError: s.lastErr, Flaps: s.flaps, ImportMissing: len(s.peer.Import) == 0,
+	}
+	if in != nil {
+		st.Received, st.Accepted = in.count[ipv4]+in.count[ipv6], in.accepted
+	}
+	for f := range families {
+		if s.announces(f) {
+			st.Advertised += local[f]
+		}
+	}
+	return st
+}

@@ -1,0 +1,168 @@
+package bgp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// maxRestartTime is the largest value of the 12-bit field of RFC 4724 3.
+const maxRestartTime = 4095 * time.Second
+
+// maxHoldTime is the largest value of the 16-bit field of RFC 4271 4.2.
+const maxHoldTime = 65535 * time.Second
+
+// Validate returns everything in c that would be refused, ambiguous or, worse,
+// a panic inside the BGP library. It looks at nothing but c.
+func (c Config) Validate() []error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if c.Network == "" {
+		bad("network name is empty")
+	}
+	// IFNAMSIZ is 16 with the terminating zero.
+	if len(c.Device) > 15 || strings.ContainsAny(c.Device, "/ \t\n\x00") {
+		bad("device %q is not an interface name", c.Device)
+	}
+	if err := validASN(c.ASN); err != nil {
+		bad("own %w", err)
+	}
+	// RFC 6286 2.1: any non-zero 32-bit value; written as an IPv4 address.
+	if !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
+		bad("router id %q is not an IPv4 address other than 0.0.0.0", c.RouterID)
+	}
+	if c.ListenPort < -1 || c.ListenPort > 65535 {
+		bad("listen port %d is not a TCP port", c.ListenPort)
+	}
+	if gr := c.GracefulRestart; gr != nil {
+		if !wholeSeconds(gr.RestartTime) || gr.RestartTime < time.Second || gr.RestartTime > maxRestartTime {
+			bad("restart time %v is not whole seconds between 1 s and 4095 s", gr.RestartTime)
+		}
+	}
+
+	seen := map[netip.Addr]bool{}
+	for _, p := range c.Peers {
+		for _, err := range p.validate() {
+			bad("peer %q: %w", p.Address, err)
+		}
+		if seen[p.Address] {
+			bad("peer %q: configured twice", p.Address)
+		}
+		seen[p.Address] = true
+	}
+	advertised := map[netip.Prefix]bool{}
+	for _, a := range c.Advertise {
+		if err := validPrefix(a.Prefix); err != nil {
+			bad("advertise: %w", err)
+			continue
+		}
+		if advertised[a.Prefix] {
+			bad("advertise: prefix %q named twice", a.Prefix)
+		}
+		advertised[a.Prefix] = true
+	}
+	for _, p := range c.Reject {
+		if err := validPrefix(p); err != nil {
+			bad("reject: %w", err)
+		}
+	}
+	return errs
+}
+
+func (p Peer) validate() []error {
+	errs := p.validateAddresses()
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if err := validASN(p.ASN); err != nil {
+		bad("%w", err)
+	}
+	if p.HoldTime != 0 && (!wholeSeconds(p.HoldTime) || p.HoldTime < 3*time.Second || p.HoldTime > maxHoldTime) {
+		bad("hold time %v is not whole seconds between 3 s and 65535 s", p.HoldTime)
+	}
+	hold := p.HoldTime
+	if hold == 0 {
+		hold = defaultHoldTime
+	}
+	if p.KeepaliveTime != 0 && (!wholeSeconds(p.KeepaliveTime) || p.KeepaliveTime < time.Second || p.KeepaliveTime >= hold) {
+		bad("keepalive time %v is not whole seconds between 1 s and the hold time", p.KeepaliveTime)
+	}
+	if p.ConnectRetry != 0 && (!wholeSeconds(p.ConnectRetry) || p.ConnectRetry < time.Second || p.ConnectRetry > maxHoldTime) {
+		bad("connect retry %v is not whole seconds between 1 s and 65535 s", p.ConnectRetry)
+	}
+	for _, r := range p.Import {
+		if err := validPrefix(r.Prefix); err != nil {
+			bad("import: %w", err)
+			continue
+		}
+		if r.Min < r.Prefix.Bits() || r.Max < r.Min || r.Max > r.Prefix.Addr().BitLen() {
+			bad("import: lengths %d to %d are not within %d to %d of prefix %q",
+				r.Min, r.Max, r.Prefix.Bits(), r.Prefix.Addr().BitLen(), r.Prefix)
+		}
+	}
+	return errs
+}
+
+func (p Peer) validateAddresses() []error {
+	var errs []error
+	if err := validHost(p.Address); err != nil {
+		errs = append(errs, fmt.Errorf("address: %w", err))
+	}
+	if p.LocalAddress.IsValid() {
+		if err := validHost(p.LocalAddress); err != nil {
+			errs = append(errs, fmt.Errorf("local address: %w", err))
+		} else if p.LocalAddress.Is4() != p.Address.Is4() {
+			errs = append(errs, fmt.Errorf("local address %q is not of the peer's family", p.LocalAddress))
+		}
+	}
+	if nh := p.NextHopIPv4; nh.IsValid() && (!nh.Is4() || validHost(nh) != nil) {
+		errs = append(errs, fmt.Errorf("next hop %q is not a usable IPv4 address", nh))
+	}
+	if nh := p.NextHopIPv6; nh.IsValid() && (!nh.Is6() || validHost(nh) != nil) {
+		errs = append(errs, fmt.Errorf("next hop %q is not a usable IPv6 address", nh))
+	}
+	return errs
+}
+
+// validHost refuses what is no unicast address of one host in one network.
+// Link-local addresses are ambiguous without a zone, and a route cannot carry
+// one.
+func validHost(a netip.Addr) error {
+	switch {
+	case !a.IsValid():
+		return errors.New("no address")
+	case a.Zone() != "" || a.IsLinkLocalUnicast():
+		return fmt.Errorf("link-local address %q is not supported", a)
+	case a.Is4In6():
+		return fmt.Errorf("address %q is an IPv4-mapped IPv6 address", a)
+	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Errorf("address %q is not a unicast address", a)
+	}
+	return nil
+}
+
+// validASN refuses the numbers nobody can hold: 0 (RFC 7607), 23456 (RFC 6793)
+// and the last one of 16 and of 32 bits (RFC 7300).
+func validASN(asn uint32) error {
+	switch asn {
+	case 0, 23456, 65535, 4294967295:
+		return fmt.Errorf("ASN %d is reserved", asn)
+	}
+	return nil
+}
+
+func validPrefix(p netip.Prefix) error {
+	switch {
+	case !p.IsValid():
+		return errors.New("no prefix")
+	case p.Addr().Is4In6():
+		return fmt.Errorf("prefix %q is IPv4-mapped", p)
+	case p != p.Masked():
+		return fmt.Errorf("prefix %q has host bits set", p)
+	}
+	return nil
+}
+
+func wholeSeconds(d time.Duration) bool { return d%time.Second == 0 }
