@@ -1,0 +1,250 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress"
+)
+
+// BGP defaults.
+const (
+	DefaultBGPPort      = 179
+	DefaultHoldTime     = 90 * time.Second
+	DefaultConnectRetry = 5 * time.Second
+	DefaultRestartTime  = 30 * time.Second
+)
+
+// The limits of protocol fields: RFC 4271 4.2 (hold time, 16 bits), RFC 4724 3
+// (restart time, 12 bits).
+const (
+	maxHoldTime    = math.MaxUint16 * time.Second
+	maxRestartTime = 4095 * time.Second
+)
+
+// The families of a peer.
+const (
+	ipv4Unicast = "ipv4-unicast"
+	ipv6Unicast = "ipv6-unicast"
+)
+
+func (p *parser) bgp(n *network, at path, raw RawBGP) *egress.BGP {
+	b := &egress.BGP{
+		ASN:      p.asn(at.key("asn"), raw.ASN),
+		RouterID: p.routerID(n, at.key("routerID"), raw.RouterID),
+	}
+	b.ListenPort = int(p.integer(at.key("listenPort"), raw.ListenPort, DefaultBGPPort, -1, math.MaxUint16))
+	if raw.ListenPort != nil && *raw.ListenPort == 0 {
+		p.add(at.key("listenPort"), "0 is not a port: 1 to 65535 are allowed, -1 does not listen")
+	}
+	restart := at.key("gracefulRestart")
+	restartTime := p.seconds(restart.key("restartTime"), raw.GracefulRestart.RestartTime, DefaultRestartTime, time.Second, maxRestartTime)
+	if enabled := raw.GracefulRestart.Enabled; enabled == nil || *enabled {
+		b.GracefulRestart = &bgp.GracefulRestart{RestartTime: restartTime}
+	}
+	if len(raw.Peers) == 0 {
+		p.add(at.key("peers"), "is missing: name at least one peer, or leave out bgp")
+	}
+	seen := map[netip.Addr]path{}
+	for i, rawPeer := range raw.Peers {
+		at := at.key("peers").index(i)
+		peer := p.peer(n, at, rawPeer, b.ASN)
+		if first, twice := seen[peer.Address]; twice && peer.Address.IsValid() {
+			p.add(at.key("address"), "%s is the address of %s already", peer.Address, first)
+		} else {
+			seen[peer.Address] = at
+		}
+		if peer.Passive && b.ListenPort == -1 {
+			p.add(at.key("passive"), "true cannot work with listenPort -1: neither side would open the session")
+		}
+		b.Peers = append(b.Peers, peer)
+	}
+	return b
+}
+
+// asn checks an AS number (RFC 6793, RFC 7300, RFC 7607).
+func (p *parser) asn(at path, n *int64) uint32 {
+	if n == nil {
+		p.add(at, "is missing: an AS number, such as 64512")
+		return 0
+	}
+	switch {
+	case *n < 1 || *n >= math.MaxUint32:
+		p.add(at, "%d is not an AS number: 1 to 4294967294 are allowed", *n)
+	case *n == 23456:
+		p.add(at, "23456 is AS_TRANS, which stands for 4-byte numbers (RFC 6793): use the real number")
+	case *n == math.MaxUint16:
+		p.add(at, "65535 is reserved (RFC 7300): use another number")
+	default:
+		return uint32(*n)
+	}
+	return 0
+}
+
+// routerID is the one given, or the first IPv4 address of the network's ports.
+func (p *parser) routerID(n *network, at path, s string) netip.Addr {
+	if s == "" {
+		for _, own := range n.own {
+			if own.Addr().Is4() {
+				return own.Addr()
+			}
+		}
+		p.dangling(n.at.key("interfaces"), at, "is missing: the network has no IPv4 address in this file to take it from; write one in the form of an IPv4 address")
+		return netip.Addr{}
+	}
+	id, err := netip.ParseAddr(s)
+	if err != nil || !id.Is4() || id.IsUnspecified() {
+		p.add(at, "%s is not a router id: it has the form of an IPv4 address other than 0.0.0.0", quote(s))
+		return netip.Addr{}
+	}
+	return id
+}
+
+func (p *parser) peer(n *network, at path, raw RawPeer, asn uint32) bgp.Peer {
+	peer := bgp.Peer{
+		ASN:          p.asn(at.key("asn"), raw.ASN),
+		Port:         uint16(p.integer(at.key("port"), raw.Port, DefaultBGPPort, 1, math.MaxUint16)),
+		Passive:      raw.Passive,
+		HoldTime:     p.seconds(at.key("holdTime"), raw.HoldTime, DefaultHoldTime, 3*time.Second, maxHoldTime),
+		ConnectRetry: p.seconds(at.key("connectRetry"), raw.ConnectRetry, DefaultConnectRetry, time.Second, maxHoldTime),
+		Multihop:     uint8(p.integer(at.key("multihop"), raw.Multihop, 0, 2, math.MaxUint8)),
+		MaxPrefixes:  uint32(p.integer(at.key("maxPrefixes"), raw.MaxPrefixes, 0, 0, math.MaxUint32)),
+	}
+	third := max(peer.HoldTime/3, time.Second).Truncate(time.Second)
+	peer.KeepaliveTime = p.seconds(at.key("keepaliveTime"), raw.KeepaliveTime, third, time.Second, peer.HoldTime-time.Second)
+	if peer.ASN != 0 && peer.ASN == asn && raw.Multihop != nil {
+		p.add(at.key("multihop"), "is for peers in another AS: a session within AS %d reaches any number of hops already", asn)
+	}
+	anyDistance := peer.Multihop != 0 || peer.ASN == asn
+	peer.Address = p.peerAddress(n, at.key("address"), raw.Address, anyDistance)
+	peer.IPv4, peer.IPv6 = p.families(at.key("families"), raw.Families, peer.Address)
+	if peer.Address.Is4() && peer.IPv6 {
+		peer.NextHopIPv6 = p.nextHopSelf(n, at.key("families"), peer.Address)
+	}
+	if peer.Address.Is6() && peer.IPv4 {
+		peer.NextHopIPv4 = p.nextHopSelf(n, at.key("families"), peer.Address)
+	}
+	peer.Import = p.imports(at.key("import"), raw.Import, peer)
+	return peer
+}
+
+// peerAddress checks a peer's address. anyDistance peers may be off the
+// connected prefixes.
+func (p *parser) peerAddress(n *network, at path, s string, anyDistance bool) netip.Addr {
+	a, ok := p.addr(at, s)
+	if !ok || !p.otherHost(n, at, a) {
+		return netip.Addr{}
+	}
+	if a.IsLinkLocalUnicast() {
+		p.add(at, "%s is link-local: BGP sessions to such addresses are not supported", a)
+		return netip.Addr{}
+	}
+	if !anyDistance && !n.connected(a) {
+		p.dangling(n.at.key("interfaces"), at, "%s is on no connected prefix of this network (%s): set multihop if it is further away", a, n.connectedPrefixes(a))
+	}
+	n.uses = append(n.uses, use{at, a, "its prefix is discarded inside the network, so the peer would be out of reach"})
+	return a
+}
+
+// nextHopSelf is the next hop announced for the other family than that of the
+// session: an address of the port that the peer is on, else of any port.
+func (p *parser) nextHopSelf(n *network, at path, peer netip.Addr) netip.Addr {
+	var other netip.Addr
+	for _, port := range n.ports {
+		local := containsAddr(port.Addresses, peer)
+		for _, own := range port.Addresses {
+			a := own.Addr()
+			if a.Is4() == peer.Is4() || a.IsLinkLocalUnicast() {
+				continue
+			}
+			if local {
+				return a
+			}
+			if !other.IsValid() {
+				other = a
+			}
+		}
+	}
+	if !other.IsValid() {
+		p.dangling(n.at.key("interfaces"), at, "announcing the other family over a session with %s needs an own address of that family as next hop: add one to the interface's addresses, or use a session for each family", peer)
+	}
+	return other
+}
+
+// families are those given, or that of the address.
+func (p *parser) families(at path, raws []string, a netip.Addr) (ipv4, ipv6 bool) {
+	for i, s := range raws {
+		switch family := p.oneOf(at.index(i), s, "", ipv4Unicast, ipv6Unicast); {
+		case family == ipv4Unicast && ipv4, family == ipv6Unicast && ipv6:
+			p.add(at.index(i), "%s is listed twice", family)
+		case family == ipv4Unicast:
+			ipv4 = true
+		case family == ipv6Unicast:
+			ipv6 = true
+		}
+	}
+	if len(raws) == 0 {
+		return a.Is4(), a.Is6()
+	}
+	return ipv4, ipv6
+}
+
+// imports checks what is accepted from a peer. Length bounds default to the
+// prefix itself and everything inside.
+func (p *parser) imports(at path, raws []RawImport, peer bgp.Peer) []bgp.ImportRule {
+	var rules []bgp.ImportRule
+	for i, raw := range raws {
+		at := at.index(i)
+		prefix, ok := p.prefix(at.key("prefix"), raw.Prefix)
+		if !ok {
+			continue
+		}
+		bits, all := int64(prefix.Bits()), int64(prefix.Addr().BitLen())
+		rule := bgp.ImportRule{
+			Prefix: prefix,
+			Min:    int(p.integer(at.key("min"), raw.Min, bits, bits, all)),
+			Max:    int(p.integer(at.key("max"), raw.Max, all, bits, all)),
+		}
+		if rule.Min > rule.Max {
+			p.add(at.key("min"), "%d is above max (%d): no prefix would be accepted", rule.Min, rule.Max)
+		}
+		if v4 := prefix.Addr().Is4(); peer.Address.IsValid() && (v4 && !peer.IPv4 || !v4 && !peer.IPv6) {
+			p.add(at.key("prefix"), "%s is %s, which is not among the peer's families: add %s-unicast to families", prefix, family(prefix.Addr()), lowerFamily(v4))
+		}
+		if slices.Contains(rules, rule) {
+			p.add(at.key("prefix"), "%s is listed twice", prefix)
+		}
+		rules = append(rules, rule)
+	}
+	return rules
+}
+
+func lowerFamily(v4 bool) string {
+	if v4 {
+		return "ipv4"
+	}
+	return "ipv6"
+}
+
+// communities checks standard communities (RFC 1997), written ASN:value.
+func (p *parser) communities(at path, raws []string) []uint32 {
+	var communities []uint32
+	for i, s := range raws {
+		at := at.index(i)
+		var high, low uint16
+		if _, err := fmt.Sscanf(s, "%d:%d", &high, &low); err != nil || fmt.Sprintf("%d:%d", high, low) != s {
+			p.add(at, "%s is not a community such as 64512:100: two numbers from 0 to 65535", quote(s))
+			continue
+		}
+		community := uint32(high)<<16 | uint32(low)
+		if slices.Contains(communities, community) {
+			p.add(at, "%s is listed twice", s)
+		}
+		communities = append(communities, community)
+	}
+	return communities
+}

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/egret-router/egret/egress"
+)
+
+// maxNextHops is the highest bound a user may write: the kernel's groups count
+// their members in 16 bits.
+const maxNextHops = math.MaxUint16
+
+func (p *parser) parseNetworks(raws []RawNetwork) []egress.Network {
+	at := path("networks")
+	if len(raws) > MaxNetworks {
+		p.add(at, "there are %d networks, at most %d are possible", len(raws), MaxNetworks)
+	}
+	var networks []egress.Network
+	for i, raw := range raws {
+		networks = append(networks, p.parseNetwork(at.index(i), raw))
+	}
+	return networks
+}
+
+func (p *parser) parseNetwork(at path, raw RawNetwork) egress.Network {
+	n := &network{name: raw.Name, at: at, ranges: new(bart.Table[string])}
+	p.networkName(n)
+	result := egress.Network{
+		Name:        raw.Name,
+		Table:       p.networkTable(at.key("table"), raw.Table),
+		Ports:       p.ports(n, raw),
+		MaxNextHops: int(p.integer(at.key("maxNextHops"), raw.MaxNextHops, 0, 0, maxNextHops)),
+		OnNoNextHop: egress.NoNextHop(p.oneOf(at.key("onNoNextHop"), raw.OnNoNextHop, string(egress.NoNextHopDrop),
+			string(egress.NoNextHopDrop), string(egress.NoNextHopReject))),
+	}
+	result.StaticRoutes = p.staticRoutes(n, raw.StaticRoutes)
+	if raw.BGP != nil {
+		result.BGP = p.bgp(n, at.key("bgp"), *raw.BGP)
+	}
+	result.Probes = p.probes(n, raw.Probes)
+	return result
+}
+
+// networkName checks the name, which is a device name too, and registers n.
+func (p *parser) networkName(n *network) {
+	at := n.at.key("name")
+	if !p.name(at, n.name, maxNetworkName) && n.name == "" {
+		return
+	}
+	switch other, taken := p.networks[n.name]; {
+	case n.name == "lo" || n.name == "all" || n.name == "default":
+		p.add(at, "%s cannot be used: the VRF device gets this name, and the kernel has another meaning for it", quote(n.name))
+	case taken:
+		p.add(at, "%s is the name of %s already", quote(n.name), other.at)
+		return
+	}
+	p.networks[n.name] = n
+	p.networkNames = append(p.networkNames, n.name)
+}
+
+// hasAddresses says whether addresses of a's family are configured. Without
+// any, the ports bring their own, which are unknown here.
+func (n *network) hasAddresses(a netip.Addr) bool {
+	return slices.ContainsFunc(n.own, func(p netip.Prefix) bool { return p.Addr().Is4() == a.Is4() })
+}
+
+func (n *network) isOwn(a netip.Addr) bool {
+	return slices.ContainsFunc(n.own, func(p netip.Prefix) bool { return p.Addr() == a })
+}
+
+// connected says whether a is on a prefix of one of the ports, as far as known.
+func (n *network) connected(a netip.Addr) bool { return containsAddr(n.own, a) || !n.hasAddresses(a) }
+
+// connectedPrefixes lists the prefixes of a's family for messages.
+func (n *network) connectedPrefixes(a netip.Addr) string {
+	var list []string
+	for _, p := range n.own {
+		if p.Addr().Is4() == a.Is4() {
+			list = append(list, p.Masked().String())
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// otherHost checks that a can be a host that is not this gateway.
+func (p *parser) otherHost(n *network, at path, a netip.Addr) bool {
+	switch {
+	case a.Is6() && a.IsLinkLocalUnicast():
+		p.add(at, "%s is link-local: write the global address", a)
+	case notHost(a) != "":
+		p.add(at, "%s is %s: a host's unicast address is needed", a, notHost(a))
+	case n.isOwn(a):
+		p.add(at, "%s is an address of this gateway itself, in this network", a)
+	default:
+		return true
+	}
+	return false
+}
+
+func (p *parser) staticRoutes(n *network, raws []RawStaticRoute) []egress.StaticRoute {
+	var routes []egress.StaticRoute
+	seen := map[netip.Prefix]path{}
+	for i, raw := range raws {
+		at := n.at.key("staticRoutes").index(i)
+		prefix, ok := p.prefix(at.key("prefix"), raw.Prefix)
+		if !ok {
+			continue
+		}
+		if what := insideSpecial(prefix); what != "" {
+			p.add(at.key("prefix"), "%s is %s: such addresses are not routed", prefix, what)
+		}
+		if first, twice := seen[prefix]; twice {
+			p.add(at.key("prefix"), "%s has a route already (%s): give it all next hops", prefix, first)
+		} else {
+			seen[prefix] = at
+			n.routes = append(n.routes, located{at.key("prefix"), prefix})
+		}
+		routes = append(routes, egress.StaticRoute{Prefix: prefix, NextHops: p.nextHops(n, at.key("nextHops"), prefix, raw.NextHops)})
+	}
+	return routes
+}
+
+func (p *parser) nextHops(n *network, at path, prefix netip.Prefix, raws []string) []netip.Addr {
+	if len(raws) == 0 {
+		p.add(at, "is missing: name at least one gateway")
+	}
+	var hops []netip.Addr
+	for i, s := range raws {
+		at := at.index(i)
+		a, ok := p.addr(at, s)
+		switch {
+		case !ok:
+		case a.Is4() != prefix.Addr().Is4():
+			p.add(at, "%s is %s, but the route %s is %s", a, family(a), prefix, family(prefix.Addr()))
+		case slices.Contains(hops, a):
+			p.add(at, "%s is listed twice", a)
+		case !p.otherHost(n, at, a):
+		case !n.connected(a):
+			p.dangling(n.at.key("interfaces"), at, "%s is on no connected prefix of this network (%s)", a, n.connectedPrefixes(a))
+		default:
+			hops = append(hops, a)
+			n.uses = append(n.uses, use{at, a, "its prefix is discarded inside the network, so the gateway would be out of reach"})
+		}
+	}
+	return hops
+}

@@ -1,0 +1,167 @@
+package config
+
+// Raw is the configuration as written: every field optional, nothing checked
+// but its type. Numbers and the strings whose absence differs from their zero
+// value are pointers.
+type Raw struct {
+	Clients   RawClients   `mapstructure:"clients"`
+	Networks  []RawNetwork `mapstructure:"networks"`
+	Pools     []RawPool    `mapstructure:"pools"`
+	Policies  []RawPolicy  `mapstructure:"policies"`
+	Metrics   RawMetrics   `mapstructure:"metrics"`
+	RunDir    string       `mapstructure:"runDir"`
+	Resync    Duration     `mapstructure:"resync"`
+	Ownership RawOwnership `mapstructure:"ownership"`
+}
+
+// Duration is written as time.ParseDuration reads it: "300ms", "1m30s". The
+// empty Duration is an absent one.
+type Duration string
+
+// RawClients is where client traffic enters.
+type RawClients struct {
+	Interfaces  []string `mapstructure:"interfaces"`
+	Prefixes    []string `mapstructure:"prefixes"`
+	Unmatched   string   `mapstructure:"unmatched"`
+	ReturnTable *int64   `mapstructure:"returnTable"`
+}
+
+// RawNetwork is one external network.
+type RawNetwork struct {
+	Name         string           `mapstructure:"name"`
+	Table        *int64           `mapstructure:"table"`
+	Interfaces   []RawInterface   `mapstructure:"interfaces"`
+	Addresses    []string         `mapstructure:"addresses"`
+	StaticRoutes []RawStaticRoute `mapstructure:"staticRoutes"`
+	BGP          *RawBGP          `mapstructure:"bgp"`
+	Probes       []RawProbe       `mapstructure:"probes"`
+	MaxNextHops  *int64           `mapstructure:"maxNextHops"`
+	OnNoNextHop  string           `mapstructure:"onNoNextHop"`
+}
+
+// RawInterface is an uplink. In a file a plain string stands for {name: it}.
+type RawInterface struct {
+	Name      string   `mapstructure:"name"`
+	VLAN      *RawVLAN `mapstructure:"vlan"`
+	Addresses []string `mapstructure:"addresses"`
+}
+
+// RawVLAN makes an interface an 802.1Q device that is created by us.
+type RawVLAN struct {
+	Parent string `mapstructure:"parent"`
+	ID     *int64 `mapstructure:"id"`
+}
+
+// RawStaticRoute is a route through gateways.
+type RawStaticRoute struct {
+	Prefix   string   `mapstructure:"prefix"`
+	NextHops []string `mapstructure:"nextHops"`
+}
+
+// RawBGP is a network's speaker.
+type RawBGP struct {
+	ASN             *int64             `mapstructure:"asn"`
+	RouterID        string             `mapstructure:"routerID"`
+	ListenPort      *int64             `mapstructure:"listenPort"`
+	GracefulRestart RawGracefulRestart `mapstructure:"gracefulRestart"`
+	Peers           []RawPeer          `mapstructure:"peers"`
+}
+
+// RawGracefulRestart is RFC 4724.
+type RawGracefulRestart struct {
+	Enabled     *bool    `mapstructure:"enabled"`
+	RestartTime Duration `mapstructure:"restartTime"`
+}
+
+// RawPeer is one BGP neighbour.
+type RawPeer struct {
+	Address       string      `mapstructure:"address"`
+	ASN           *int64      `mapstructure:"asn"`
+	Port          *int64      `mapstructure:"port"`
+	Passive       bool        `mapstructure:"passive"`
+	HoldTime      Duration    `mapstructure:"holdTime"`
+	KeepaliveTime Duration    `mapstructure:"keepaliveTime"`
+	ConnectRetry  Duration    `mapstructure:"connectRetry"`
+	Multihop      *int64      `mapstructure:"multihop"`
+	Families      []string    `mapstructure:"families"`
+	Import        []RawImport `mapstructure:"import"`
+	MaxPrefixes   *int64      `mapstructure:"maxPrefixes"`
+}
+
+// RawImport accepts prefixes from a peer. In a file a plain string stands for
+// {prefix: it}: that prefix and everything inside.
+type RawImport struct {
+	Prefix string `mapstructure:"prefix"`
+	Min    *int64 `mapstructure:"min"`
+	Max    *int64 `mapstructure:"max"`
+}
+
+// RawProbe is a health check.
+type RawProbe struct {
+	Name           string   `mapstructure:"name"`
+	Type           string   `mapstructure:"type"`
+	Targets        []string `mapstructure:"targets"`
+	Interval       Duration `mapstructure:"interval"`
+	AttemptTimeout Duration `mapstructure:"attemptTimeout"`
+	Rise           *int64   `mapstructure:"rise"`
+	Fall           *int64   `mapstructure:"fall"`
+	Require        string   `mapstructure:"require"`
+	Source         string   `mapstructure:"source"`
+	HTTP           *RawHTTP `mapstructure:"http"`
+}
+
+// RawHTTP is what an HTTP probe sends and expects.
+type RawHTTP struct {
+	Method        string `mapstructure:"method"`
+	Host          string `mapstructure:"host"`
+	StatusMin     *int64 `mapstructure:"statusMin"`
+	StatusMax     *int64 `mapstructure:"statusMax"`
+	Body          string `mapstructure:"body"`
+	TLSServerName string `mapstructure:"tlsServerName"`
+	TLSInsecure   bool   `mapstructure:"tlsInsecure"`
+}
+
+// RawPool is a set of egress addresses.
+type RawPool struct {
+	Name        string   `mapstructure:"name"`
+	Network     string   `mapstructure:"network"`
+	Prefixes    []string `mapstructure:"prefixes"`
+	Communities []string `mapstructure:"communities"`
+}
+
+// RawPolicy says which clients go where.
+type RawPolicy struct {
+	Name    string    `mapstructure:"name"`
+	Clients []string  `mapstructure:"clients"`
+	Rules   []RawRule `mapstructure:"rules"`
+}
+
+// RawRule is one destination of a policy.
+type RawRule struct {
+	Destination string `mapstructure:"destination"`
+	Network     string `mapstructure:"network"`
+	Pool        string `mapstructure:"pool"`
+	Action      string `mapstructure:"action"`
+	Description string `mapstructure:"description"`
+}
+
+// RawMetrics is the Prometheus endpoint. Listen may be the empty string.
+type RawMetrics struct {
+	Listen *string `mapstructure:"listen"`
+}
+
+// RawOwnership are the numbers by which our kernel objects are recognised.
+type RawOwnership struct {
+	Protocol        *int64   `mapstructure:"protocol"`
+	LearnedProtocol *int64   `mapstructure:"learnedProtocol"`
+	NextHopIDs      RawRange `mapstructure:"nextHopIDs"`
+	RulePriorities  RawRange `mapstructure:"rulePriorities"`
+	TableBase       *int64   `mapstructure:"tableBase"`
+	ZoneBase        *int64   `mapstructure:"zoneBase"`
+}
+
+// RawRange is an inclusive range.
+type RawRange struct {
+	First *int64 `mapstructure:"first"`
+	Last  *int64 `mapstructure:"last"`
+}
