@@ -26,7 +26,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin
 # Debian passes when the things themselves are there.
 base=("git|git" "make|make" "certificates|ca-certificates")
 run=("ip|iproute2" "nft|nftables" "conntrack|conntrack" "ping|iputils-ping" "modprobe|kmod"
-  "/usr/lib/frr/bgpd|frr" "vtysh|frr" "bird|bird2" "birdc|bird2")
+  "/usr/lib/frr/bgpd|frr" "vtysh|frr" "bird|bird2" "birdc|bird2" "busybox|busybox-static")
 vm=("qemu-system-x86_64|qemu-system-x86" "kernel|linux-image-amd64" "xz|xz-utils")
 container=("dockerd|docker.io" "docker|docker.io" "containerd|containerd" "runc|runc" "iptables|iptables")
 
