@@ -49,8 +49,9 @@ graceful restart keep the routes; --cleanup withdraws and removes everything ins
 }
 
 // run builds the daemon in dependency order and runs it to its end.
-func run(parent context.Context, file string, cleanup bool, log *slog.Logger) error {
-	spec, err := config.Load(file)
+func run(parent context.Context, path string, cleanup bool, log *slog.Logger) error {
+	file := config.NewFile(path, log)
+	spec, err := file.Load()
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func run(parent context.Context, file string, cleanup bool, log *slog.Logger) er
 
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	log.Info("egret starts", "version", buildVersion(), "config", file, "networks", len(spec.Networks))
+	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
 	err = serve(ctx, file, spec, router, log)
 
 	prober.Close()
@@ -98,7 +99,7 @@ func run(parent context.Context, file string, cleanup bool, log *slog.Logger) er
 
 // serve runs the loop and what surrounds it until ctx ends or one of them
 // fails. A failing metrics listener does not stop the gateway.
-func serve(ctx context.Context, file string, spec *egress.Spec, router *egress.Router, log *slog.Logger) error {
+func serve(ctx context.Context, file *config.File, spec *egress.Spec, router *egress.Router, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return router.Run(ctx) })
 	group.Go(func() error {
@@ -117,24 +118,33 @@ func serve(ctx context.Context, file string, spec *egress.Spec, router *egress.R
 }
 
 // reload feeds the router with what the file says, on change and on SIGHUP.
-func reload(ctx context.Context, file string, running *egress.Spec, router *egress.Router, log *slog.Logger) error {
+func reload(ctx context.Context, file *config.File, running *egress.Spec, router *egress.Router, log *slog.Logger) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	onSpec := func(s *egress.Spec) {
-		if err := restartOnly(running, s); err != nil {
-			log.Error("configuration refused; the running one stays", "file", file, "err", err)
-			router.Reject(err)
-			return
+	go func() {
+		for {
+			select {
+			case <-hup:
+				file.Reload()
+			case <-ctx.Done():
+				return
+			}
 		}
-		log.Info("configuration loaded", "file", file, "networks", len(s.Networks), "policies", len(s.Policies))
-		router.SetSpec(s)
-	}
-	onError := func(err error) {
-		log.Error("configuration refused; the running one stays", "file", file, "err", err)
+	}()
+	refuse := func(err error) {
+		log.Error("configuration refused; the running one stays", "err", err)
 		router.Reject(err)
 	}
-	return config.Watch(ctx, file, hup, log, onSpec, onError)
+	take := func(s *egress.Spec) {
+		if err := restartOnly(running, s); err != nil {
+			refuse(err)
+			return
+		}
+		log.Info("configuration loaded", "networks", len(s.Networks), "policies", len(s.Policies))
+		router.SetSpec(s)
+	}
+	return file.Watch(ctx, take, refuse)
 }
 
 // restartOnly refuses changes of settings that a running daemon cannot take

@@ -39,7 +39,7 @@ func statusCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	cmd.Flags().StringVar(&socket, "socket", control.SocketPath(config.Defaults().RunDir), "control socket of the daemon")
+	cmd.Flags().StringVar(&socket, "socket", control.SocketPath(config.DefaultRunDir), "control socket of the daemon")
 	return cmd
 }
 

@@ -26,7 +26,7 @@ recorded kernel settings, and leaves everything else alone. The daemon must not 
 --config the default ownership ranges and run directory are used.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings := config.Defaults()
+			settings := egress.Settings{RunDir: config.DefaultRunDir, Ownership: egress.DefaultOwnership()}
 			if file != "" {
 				spec, err := config.Load(file)
 				if err != nil {
