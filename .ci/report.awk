@@ -19,6 +19,10 @@ function finish(line, failed,    note) {
 }
 function seconds(text) { sub(/^.* after /, "", text); sub(/ s$/, "", text); return text }
 
+# What the compiler and vet say comes at any time, and belongs to no test.
+/^# / { building = 1 }
+/^(=== |--- |ok  \t|FAIL|\?   \t|PASS)/ { building = 0 }
+building { print; fflush(); next }
 /^=== RUN/ { ran++ }
 /^ *--- SKIP: / {
   skips++; reason = previous
