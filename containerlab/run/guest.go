@@ -33,10 +33,11 @@ func runGuest(ctx context.Context, say *narrator, root, clab, imageDir string) e
 	if err := startDocker(ctx, &daemons); err != nil {
 		return err
 	}
+	say.ok("Docker answers")
 	if err := importImages(ctx, dockerBin, imageDir); err != nil {
 		return err
 	}
-	say.ok("Docker runs and has the images")
+	say.ok("it has the images")
 	// The tree is shared with the host: containerlab would write beside the topology.
 	copied := "/run/egret-topology"
 	if err := os.CopyFS(copied, os.DirFS(filepath.Join(root, "containerlab"))); err != nil {

@@ -83,7 +83,7 @@ func (r *rootfs) addPrograms(ctx context.Context, programs ...string) error {
 // this tree.
 func buildImages(ctx context.Context, root, dir string) error {
 	egret := filepath.Join(dir, "egret")
-	if err := goBuild(ctx, root, egret, "./cmd/egret", "-trimpath"); err != nil {
+	if err := goBuild(ctx, root, egret, "./cmd/egret", "-trimpath", "-ldflags", "-s -w"); err != nil {
 		return err
 	}
 	for _, i := range images() {

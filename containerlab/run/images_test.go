@@ -96,3 +96,32 @@ func skipOrFail(t *testing.T, why string) {
 	}
 	t.Skip(why)
 }
+
+// TestTopologiesUseTheImages compares what is built with what the topologies name.
+func TestTopologiesUseTheImages(t *testing.T) {
+	files, err := filepath.Glob("../*.clab.yml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("find topologies: %q, %v", files, err)
+	}
+	used := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if name, ok := strings.CutPrefix(strings.TrimSpace(line), "image: "+imagePrefix); ok {
+				used[name] = true
+			}
+		}
+	}
+	for _, i := range images() {
+		if !used[i.name] {
+			t.Errorf("no topology uses image %q", i.name)
+		}
+		delete(used, i.name)
+	}
+	for name := range used {
+		t.Errorf("a topology uses image %q, which is not built", name)
+	}
+}
