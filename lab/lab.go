@@ -33,6 +33,7 @@ type Lab struct {
 	mu     sync.Mutex
 	spaces []*NS
 	procs  []*Proc
+	defers []func() error
 	closed bool
 }
 
@@ -92,20 +93,31 @@ func (l *Lab) Namespaces() []*NS {
 	return slices.Clone(l.spaces)
 }
 
+// Defer makes Close call a function first, before it kills processes: for
+// what this process itself runs in the namespaces. The last deferred comes first.
+func (l *Lab) Defer(f func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.defers = append(l.defers, f)
+}
+
 // Close kills every process in the lab's namespaces, deletes the namespaces and removes the
 // lab's files. It is idempotent.
 func (l *Lab) Close() error {
 	l.mu.Lock()
-	procs, spaces, was := l.procs, l.spaces, l.closed
-	l.procs, l.spaces, l.closed = nil, nil, true
+	procs, spaces, defers, was := l.procs, l.spaces, l.defers, l.closed
+	l.procs, l.spaces, l.defers, l.closed = nil, nil, nil, true
 	l.mu.Unlock()
 	if was {
 		return nil
 	}
+	var errs []error
+	for _, f := range slices.Backward(defers) {
+		errs = append(errs, f())
+	}
 	for _, p := range slices.Backward(procs) {
 		p.kill()
 	}
-	var errs []error
 	for _, ns := range slices.Backward(spaces) {
 		errs = append(errs, ns.close())
 	}

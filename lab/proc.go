@@ -80,18 +80,23 @@ func (ns *NS) Must(args ...string) string {
 	return out
 }
 
-// IP runs ip(8) with these words: "addr add 10.0.0.1/24 dev c0".
-func (ns *NS) IP(words string) error {
-	_, err := ns.Run(append([]string{"ip"}, strings.Fields(words)...)...)
-	return err
+// IP runs commands of ip(8), like "addr add 10.0.0.1/24 dev c0", in one batch
+// that ends at the first failure.
+func (ns *NS) IP(commands ...string) error {
+	ctx, cancel := context.WithTimeout(ns.lab.ctx, runTimeout)
+	defer cancel()
+	cmd := ns.Command(ctx, "ip", "-batch", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+	if _, err := ns.RunCommand(cmd); err != nil {
+		return fmt.Errorf("ip %q: %w", commands, err)
+	}
+	return nil
 }
 
-// MustIP runs several ip(8) commands in a test.
+// MustIP is IP for tests.
 func (ns *NS) MustIP(commands ...string) {
 	ns.lab.helper()
-	for _, words := range commands {
-		ns.lab.check(ns.IP(words))
-	}
+	ns.lab.check(ns.IP(commands...))
 }
 
 // A Proc is a program that runs in a namespace, with its output kept.
