@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -19,6 +20,9 @@ import (
 
 // seeds is how many random worlds each property is tried on.
 const seeds = 400
+
+// waitKernel is more than enough for a kernel event on a machine under load.
+const waitKernel = time.Minute
 
 func snapshot(t testing.TB, k interface {
 	Snapshot(context.Context) (vrf.Snapshot, error)

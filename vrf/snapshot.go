@@ -47,6 +47,9 @@ type Address struct {
 	Scope uint8
 	// Metric is IFA_RT_PRIORITY, of the prefix route.
 	Metric uint32
+	// Label and Broadcast exist in IPv4 only.
+	Label     string
+	Broadcast netip.Addr
 	// Valid and Preferred are lifetimes in seconds; Forever never ends.
 	Valid, Preferred uint32
 }
