@@ -39,6 +39,9 @@ type icmpAttempt struct {
 	network        string
 	// id stays the same for a target, so that firewalls on the way see one flow.
 	id, seq uint16
+	// why is the last unreachable message since the last success. Routers limit
+	// their rate, so that most of the failed attempts get none.
+	why error
 }
 
 // newICMPAttempt is for a valid Config.
@@ -79,7 +82,7 @@ func onlyEchoReplies6(fd int) error {
 func (a *icmpAttempt) try(ctx context.Context) (time.Duration, error) {
 	conn, err := a.dialer.DialIP(ctx, a.network, a.source, a.target)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("open socket: %w", cause(err))
 	}
 	defer conn.Close()
 	a.seq++
@@ -91,16 +94,28 @@ func (a *icmpAttempt) try(ctx context.Context) (time.Duration, error) {
 	if err := send(conn, e.request(a.target.Is6())); err != nil {
 		return 0, fmt.Errorf("send echo request: %w", cause(err))
 	}
-	got, last := a.await(ctx, conn, e)
-	switch {
-	case got:
+	got, why := a.await(ctx, conn, e)
+	if got {
+		a.why = nil
 		return time.Since(start), nil
-	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return 0, fmt.Errorf("receive echo reply: %w", last)
-	case last != nil:
-		return 0, fmt.Errorf("no echo reply within %v: %w", limit(ctx, start), last)
 	}
-	return 0, fmt.Errorf("no echo reply within %v", limit(ctx, start))
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return 0, fmt.Errorf("receive echo reply: %w", why)
+	}
+	return 0, a.silence(limit(ctx, start), why)
+}
+
+// silence is the error when no reply came in time, with the reason if the
+// network ever told one.
+func (a *icmpAttempt) silence(waited time.Duration, why error) error {
+	if why != nil {
+		a.why = why
+		return fmt.Errorf("no echo reply within %v: %w", waited, why)
+	}
+	if a.why != nil {
+		return fmt.Errorf("no echo reply within %v (earlier: %w)", waited, a.why)
+	}
+	return fmt.Errorf("no echo reply within %v", waited)
 }
 
 // send tries twice: the socket may hold an unreachable message that answers
