@@ -26,7 +26,8 @@ func twoNetworks() *Spec {
 				Peers: []bgp.Peer{{Address: netip.MustParseAddr("172.16.0.2"), ASN: peerAS, IPv4: true, Import: accept},
 					{Address: netip.MustParseAddr("fd00:16::2"), ASN: peerAS, IPv6: true, Import: accept}}},
 			Probes: []probes.Config{{Name: name + "/icmp0", Network: name, Device: name, Type: probes.ICMP,
-				Targets: []probes.Target{{Address: netip.MustParseAddr("10.0.0.5")}}, Rise: 2, Fall: 2}},
+				Targets: []probes.Target{{Address: netip.MustParseAddr("10.0.0.5")}}, Require: probes.Any,
+				Interval: 300 * time.Millisecond, AttemptTimeout: 300 * time.Millisecond, Rise: 2, Fall: 2}},
 		}
 	}
 	prefixes := func(ps ...string) []netip.Prefix {

@@ -30,6 +30,12 @@ const (
 	tableLocal   = 255
 )
 
+// Defaults are the settings of a configuration that says nothing about them.
+func Defaults() egress.Settings {
+	p := parser{report: &report{}}
+	return p.settings(Raw{})
+}
+
 func (p *parser) settings(raw Raw) egress.Settings {
 	return egress.Settings{
 		MetricsListen: p.listen("metrics.listen", raw.Metrics.Listen),

@@ -54,6 +54,9 @@ func (s *shaper) check(n *yaml.Node, t reflect.Type, at path, emptyAllowed bool)
 		return
 	}
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		if t.Kind() == reflect.Struct {
+			return // everything in it is commented out, say: the same as absent
+		}
 		s.add(n, at, "has no value: write one, or remove the key")
 		return
 	}
