@@ -160,12 +160,13 @@ func (n *network) resync(peer netip.Addr) {
 		n.mu.Lock()
 		srv, s, version := n.current, n.sessions[peer], n.rib.version(peer)
 		var fs [families]bool
-		running := srv != nil && s != nil && s.running
-		if running {
+		// A session that is down has no paths, but for those kept in a restart.
+		alive := srv != nil && s != nil && s.running && (s.state == established || s.kept)
+		if alive {
 			fs = [families]bool{s.peer.IPv4, s.peer.IPv6}
 		}
 		n.mu.Unlock()
-		if !running {
+		if !alive {
 			return
 		}
 		listing, err := srv.adjIn(peer, fs)
@@ -281,17 +282,35 @@ func (n *network) enforceLimits() {
 		case again:
 			err = n.resume(s)
 		}
-		if err != nil {
-			n.log.Error("bgp prefix limit", "peer", addr, "err", err)
+		if err == nil {
+			continue
 		}
+		n.log.Error("bgp prefix limit", "peer", addr, "err", err)
+		n.mu.Lock()
+		if finish {
+			s.closing = now.Add(closeWait)
+		}
+		if again {
+			s.suspended = now.Add(n.timing.prefixBackoff)
+		}
+		n.mu.Unlock()
 	}
 }
 
+// suspend keeps a session that was closed down for a while. One that was not
+// closed in time is removed.
 func (n *network) suspend(s *session, now time.Time) error {
-	if err := n.removePeer(s.peer.Address); err != nil {
-		return err
+	n.mu.Lock()
+	closed := s.state == "idle"
+	n.mu.Unlock()
+	if !closed {
+		if err := n.removePeer(s.peer.Address); err != nil {
+			return err
+		}
 	}
 	n.mu.Lock()
+	s.down(now)
+	n.rib.clear(s.peer.Address)
 	s.suspended = now.Add(n.timing.prefixBackoff)
 	s.fail(fmt.Sprintf("sent NOTIFICATION %s (the limit is %d); the next attempt is in %v",
 		notification{code: 6, subcode: 1}, s.peer.MaxPrefixes, n.timing.prefixBackoff), now)
@@ -303,11 +322,15 @@ func (n *network) suspend(s *session, now time.Time) error {
 }
 
 func (n *network) resume(s *session) error {
-	n.mu.Lock()
-	n.rib.setPeer(s.peer.Address, s.peer.ASN == n.cfg.ASN, s.peer.Import)
-	n.mu.Unlock()
-	if err := n.srv.addPeer(s.peer, false); err != nil {
-		return err
+	var err error
+	if s.running {
+		err = n.srv.reopen(s.peer)
+	} else {
+		n.changeRIB(func() { n.rib.setPeer(s.peer.Address, s.peer.ASN == n.cfg.ASN, s.peer.Import) })
+		err = n.srv.addPeer(s.peer, false)
+	}
+	if err != nil {
+		return fmt.Errorf("resume peer %q: %w", s.peer.Address, err)
 	}
 	n.mu.Lock()
 	s.suspended, s.running = time.Time{}, true

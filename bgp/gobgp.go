@@ -227,12 +227,22 @@ func (s *server) deletePeer(peer netip.Addr) error {
 }
 
 // closeFull closes the session of a peer that sent more than MaxPrefixes with
-// the right Cease. GoBGP's own limit is not used beyond this: it counts the whole
-// Adj-RIB-In at every UPDATE, and a change of it makes GoBGP forget what was
-// negotiated.
-func (s *server) closeFull(p Peer) error {
-	req := &api.UpdatePeerRequest{Peer: s.neighbor(p, false, p.MaxPrefixes)}
-	_, err := s.bgp.UpdatePeer(context.Background(), req)
+// the right Cease, and keeps it down until reopen. GoBGP's own limit is not used
+// beyond this: it counts the whole Adj-RIB-In at every UPDATE, and a change of it
+// makes GoBGP forget what was negotiated.
+func (s *server) closeFull(p Peer) error { return s.updatePeer(p, p.MaxPrefixes) }
+
+// reopen lets a peer come back after closeFull. Removing it and adding it anew
+// would leave a goroutine of GoBGP behind each time.
+func (s *server) reopen(p Peer) error {
+	if err := s.updatePeer(p, 0); err != nil {
+		return err
+	}
+	return s.bgp.EnablePeer(context.Background(), &api.EnablePeerRequest{Address: p.Address.String()})
+}
+
+func (s *server) updatePeer(p Peer, limit uint32) error {
+	_, err := s.bgp.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: s.neighbor(p, false, limit)})
 	return err
 }
 

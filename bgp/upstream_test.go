@@ -62,6 +62,7 @@ type upstreamConfig struct {
 	gateway int    // the port of the gateway
 	expect  uint32 // the gateway's ASN, if another one than it has
 	restart bool   // graceful restart, as a helper and by itself
+	time    uint32 // its restart time, in seconds
 	ipv6    bool   // over the same session
 	port    int
 	again   bool // restarting
@@ -95,7 +96,10 @@ func startUpstream(t *testing.T, c upstreamConfig) *upstream {
 		},
 	}
 	if c.restart {
-		peer.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: 120, DeferralTime: 1, LocalRestarting: c.again}
+		if c.time == 0 {
+			c.time = 120
+		}
+		peer.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: c.time, DeferralTime: 1, LocalRestarting: c.again}
 	}
 	for f := range families {
 		if f == ipv4 || c.ipv6 {
@@ -248,14 +252,3 @@ func (u *upstream) wants(prefixes ...string) {
 	})
 }
 
-// flaps counts the sessions that the upstream saw begin, less one.
-func (u *upstream) sessions() (count int) {
-	u.t.Helper()
-	err := u.bgp.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
-		count += int(p.State.GetMessages().GetReceived().GetOpen())
-	})
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	return count
-}
