@@ -87,7 +87,7 @@ func testUpstream(t *testing.T, o *lab.Overlap, u *lab.Upstream, pool []netip.Pr
 
 // ask wants the upstream's own server to see this very client.
 func ask(t *testing.T, o *lab.Overlap, u *lab.Upstream, source, server string) error {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	want := traffic.Answer{Server: u.Name, Client: netip.AddrPortFrom(netip.MustParseAddr(source), 44444)}
 	a, err := o.Ask(ctx, want.Client, netip.MustParseAddr(server))
