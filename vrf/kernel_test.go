@@ -27,7 +27,7 @@ type rig struct {
 }
 
 // devices of the gateway; the far end has the same names.
-var devices = []string{"eth1", "eth2", "eth3"}
+var devices = []string{"eth1", "eth2", "eth3", "eth4", "eth5", "eth6"}
 
 func newRig(t *testing.T, features ...lab.Feature) *rig {
 	lab.Require(t, append(features, lab.Root)...)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,7 +20,7 @@ import (
 )
 
 // seeds is how many random worlds each property is tried on.
-const seeds = 400
+var seeds = flag.Uint64("seeds", 100, "random worlds to try the properties on")
 
 // waitKernel is more than enough for a kernel event on a machine under load.
 const waitKernel = time.Minute
@@ -117,7 +118,7 @@ func foreigners(k *vrftest.Kernel) string {
 // TestApplyGivesWant is law 1: every step succeeds where it stands in the plan,
 // the result is the want, a second plan is empty, and foreigners are as before.
 func TestApplyGivesWant(t *testing.T) {
-	for seed := range uint64(seeds) {
+	for seed := range *seeds {
 		k, want := world(t, seed)
 		before := foreigners(k)
 		plan := vrf.Diff(snapshot(t, k), want)
@@ -142,7 +143,7 @@ func TestApplyGivesWant(t *testing.T) {
 
 // TestTeardownLeavesNothing is law 2 for the empty want.
 func TestTeardownLeavesNothing(t *testing.T) {
-	for seed := range uint64(seeds) {
+	for seed := range *seeds {
 		k, _ := world(t, seed)
 		before := foreigners(k)
 		plan := vrf.Teardown(snapshot(t, k))
@@ -165,7 +166,7 @@ func TestTeardownLeavesNothing(t *testing.T) {
 
 // TestOrderOfInput is the rest of law 1: shuffled input gives the same text.
 func TestOrderOfInput(t *testing.T) {
-	for seed := range uint64(seeds) {
+	for seed := range *seeds {
 		k, want := world(t, seed)
 		have := snapshot(t, k)
 		plan := vrf.Diff(have, want).String()
@@ -206,7 +207,7 @@ var errInjected = errors.New("injected")
 // and the new state have may be missing in between, and steps of networks that
 // have nothing to do with the failure must all have been applied.
 func TestEveryStepFailing(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range *seeds / 6 {
 		k, want := world(t, seed)
 		steps := len(vrf.Diff(snapshot(t, k), want).Ops)
 		for n := 1; n <= steps; n++ {
@@ -277,7 +278,7 @@ func blocks(c vrf.Config, m blockedMark) bool {
 
 // TestNoGapInBlocking looks at every prefix of a plan.
 func TestNoGapInBlocking(t *testing.T) {
-	for seed := range uint64(seeds) {
+	for seed := range *seeds {
 		k, want := world(t, seed)
 		have := snapshot(t, k)
 		marks := blockedInBoth(have.Config, want)

@@ -96,7 +96,7 @@ func (g generator) port(name string) vrf.Port {
 			p.VLAN.ID += 10
 		}
 	}
-	for _, a := range []string{"172.16.0.1/30", "172.16.1.1/24", "172.16.1.2/24", "fd00::1/64", "fd00:1::1/64"} {
+	for _, a := range []string{"172.16.0.1/30", "172.16.1.1/24", "172.16.1.5/24", "fd00::1/64", "fd00:1::1/64"} {
 		if g.chance(50) {
 			p.Addresses = append(p.Addresses, prefix(a))
 		}
@@ -143,7 +143,7 @@ func (g generator) hops(v vrf.VRF, ipv6 bool) (out []vrf.NextHop) {
 			}
 			for _, a := range p.Addresses {
 				if a.Addr().Is6() == ipv6 && !a.IsSingleIP() && g.chance(50) {
-					n.OnLink, n.Gateway = false, a.Masked().Addr().Next().Next().Next()
+					n.OnLink, n.Gateway = false, a.Masked().Addr().Next().Next()
 				}
 			}
 			n.ID = vrf.NextHopIDFor(owner, n)
