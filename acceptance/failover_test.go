@@ -1,0 +1,204 @@
+package acceptance
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/egret-router/egret/lab"
+	"github.com/egret-router/egret/lab/traffic"
+)
+
+// TestBlackHoleBeyondTheRouter: the link behind red's router is cut while BGP
+// stays up. Red's pools are withdrawn and its clients' traffic fails closed,
+// blue loses nothing, and all comes back when the link does.
+func TestBlackHoleBeyondTheRouter(t *testing.T) {
+	g := topology(t, lab.OverlapOptions{})
+	g.start(options{}.config())
+	g.up(options{})
+	stop := g.streams(traffic.UDP, teamB...)
+	if err := g.CutBeyond("red"); err != nil {
+		t.Fatal(err)
+	}
+	g.phases("Down", "Up")
+	for _, p := range (options{}).pools("red") {
+		if err := g.Red.Router.WaitRoute(t.Context(), patience, p, false); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := g.Red.Router.WaitEstablished(t.Context(), patience); err != nil {
+		t.Errorf("the session should have stayed: %v", err)
+	}
+	g.failsClosed(t)
+	g.empty("while red is down")
+	if err := g.Heal("red"); err != nil {
+		t.Fatal(err)
+	}
+	g.up(options{})
+	for _, c := range teamA {
+		g.answer(c, "red", options{}.pools("red"))
+	}
+	for c, r := range stop() {
+		if r.Lost > 0 || r.Received == 0 {
+			t.Errorf("blue's %s lost %d of %d while red was down: %+v", c, r.Lost, r.Sent, r.Gaps)
+		}
+	}
+}
+
+// failsClosed: while red is down nothing of team a leaves the gateway, neither
+// by red nor by any other way.
+func (g *gateway) failsClosed(t *testing.T) {
+	t.Helper()
+	var sniffers []*traffic.Sniffer
+	for _, u := range g.Upstreams() {
+		s, err := g.Sniff(u.Name, options{}.pools("blue")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sniffers = append(sniffers, s)
+	}
+	for _, c := range teamA {
+		source := netip.MustParseAddr(c)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		if a, err := g.Ask(ctx, netip.AddrPortFrom(source, 0), server(source)); err == nil {
+			t.Errorf("%s was answered (%s) while red is down", c, a)
+		}
+		cancel()
+	}
+	for i, s := range sniffers {
+		r, err := s.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Leaked > 0 {
+			t.Errorf("%d packets left by %s while red is down, the first: %s", r.Leaked, g.Upstreams()[i].Name, r.Leaks[0].Packet)
+		}
+	}
+}
+
+// TestKillAndRestart: kill -9 and restart under traffic. No established
+// connection breaks, no packet of a steady ping is lost, the routers never
+// lose the pools, and `egret plan` has nothing to change, without the daemon
+// and with it.
+func TestKillAndRestart(t *testing.T) {
+	g := topology(t, lab.OverlapOptions{})
+	g.start(options{}.config())
+	g.up(options{})
+
+	watch := g.watchRIBs()
+	stopPings := g.streams(traffic.ICMP, clients...)
+	stopExchanges := g.exchanges()
+	g.daemon.Kill9()
+	if out, err := g.Egret("plan", "--config", g.ConfigPath()); err != nil || out != "nothing to change\n" {
+		t.Errorf("plan while no daemon runs: %v\n%s", err, out)
+	}
+	g.start(options{}.config())
+	g.up(options{})
+	g.synced()
+	g.empty("after the restart")
+
+	for c, r := range stopPings() {
+		if r.Lost > 0 || r.Received == 0 {
+			t.Errorf("%s lost %d of %d echo requests over the restart: %+v", c, r.Lost, r.Sent, r.Gaps)
+		}
+	}
+	for c, r := range stopExchanges() {
+		if r.Broken || r.Exchanges == 0 {
+			t.Errorf("%s: the connection broke after %d exchanges: %s", c, r.Exchanges, r.Error)
+		}
+	}
+	if err := watch(); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(g.daemon.Log(), "operations=") {
+		t.Errorf("the restarted daemon changed the kernel:\n%s", g.daemon.Log())
+	}
+}
+
+// synced waits until the restarted daemon has its routes from the peers again.
+func (g *gateway) synced() {
+	g.t.Helper()
+	lab.Eventually(g.t, patience, "learned routes in sync", func() error {
+		s, err := g.status()
+		if err != nil {
+			return err
+		}
+		for _, n := range s.Networks {
+			if n.Stale || n.LearnedRoutes != 2 {
+				return &staleError{n.Name, n.LearnedRoutes}
+			}
+		}
+		return nil
+	})
+}
+
+type staleError struct {
+	network string
+	routes  int
+}
+
+func (e *staleError) Error() string { return e.network + " is not in sync yet" }
+
+// exchanges keeps a TCP connection of every client busy until stop.
+func (g *gateway) exchanges() (stop func() map[string]traffic.ExchangeReport) {
+	g.t.Helper()
+	ctx, cancel := context.WithCancel(g.t.Context())
+	done := map[string]chan traffic.ExchangeReport{}
+	for _, c := range clients {
+		source := netip.MustParseAddr(c)
+		x, err := g.Exchange(ctx, netip.AddrPortFrom(source, 0), server(source))
+		if err != nil {
+			cancel()
+			g.t.Fatal(err)
+		}
+		ch := make(chan traffic.ExchangeReport, 1)
+		done[c] = ch
+		go func() { ch <- x.Run(ctx, 50*time.Millisecond, patience) }()
+	}
+	return func() map[string]traffic.ExchangeReport {
+		cancel()
+		out := map[string]traffic.ExchangeReport{}
+		for c, ch := range done {
+			out[c] = <-ch
+		}
+		return out
+	}
+}
+
+// watchRIBs polls both routers until the returned function is called, which
+// reports the first time a pool was missing.
+func (g *gateway) watchRIBs() func() error {
+	ctx, cancel := context.WithCancel(g.t.Context())
+	result := make(chan error, 1)
+	go func() { result <- g.pollRIBs(ctx) }()
+	return func() error {
+		cancel()
+		return <-result
+	}
+}
+
+func (g *gateway) pollRIBs(ctx context.Context) error {
+	for ctx.Err() == nil {
+		for _, u := range g.Upstreams() {
+			for _, p := range (options{}).pools(u.Name) {
+				routes, err := u.Router.Routes(lab.FamilyOf(p.Addr()))
+				if err != nil {
+					return err
+				}
+				if _, ok := routes[p]; !ok {
+					return &missingError{u.Name, p}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+type missingError struct {
+	router string
+	pool   netip.Prefix
+}
+
+func (e *missingError) Error() string { return e.router + "'s router lost the pool " + e.pool.String() }

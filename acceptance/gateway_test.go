@@ -1,0 +1,268 @@
+package acceptance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/lab"
+	"github.com/egret-router/egret/lab/traffic"
+)
+
+// patience bounds every wait: generous, because machines are shared and
+// emulated, and because nothing is measured here.
+const patience = 2 * time.Minute
+
+// options are what the tests vary of the standard gateway.
+type options struct {
+	// redPools and bluePools default to a /28 and a /124 each, different ones.
+	redPools, bluePools string
+	// policies replaces the two standing ones.
+	policies string
+	// more is appended to the configuration.
+	more string
+}
+
+const (
+	redPools  = `198.51.100.0/28, "2001:db8:51::/124"`
+	bluePools = `203.0.113.0/28, "2001:db8:113::/124"`
+	policies  = `
+  - {name: team-a, clients: [10.244.1.0/24, "fd00:244:1::/48"], rules: [{network: red, pool: red-pool}]}
+  - {name: team-b, clients: [10.244.2.0/24, "fd00:244:2::/48"], rules: [{network: blue, pool: blue-pool}]}`
+)
+
+// config is the standing configuration: two networks with the same transfer
+// subnet, the same peers and the same destinations.
+func (o options) config() string {
+	or := func(s, otherwise string) string {
+		if s == "" {
+			return otherwise
+		}
+		return s
+	}
+	network := func(name, port string, asn int) string {
+		return fmt.Sprintf(`
+  - name: %s
+    interfaces: [%s]
+    addresses: [172.16.0.1/30, "fd00:16::1/64"]
+    bgp:
+      asn: 64512
+      gracefulRestart: {restartTime: 120s}
+      peers:
+        - {address: 172.16.0.2, asn: %d, import: [10.0.0.0/8]}
+        - {address: "fd00:16::2", asn: %d, import: ["fd00:10::/32"]}
+    probes:
+      - {type: icmp, targets: [10.0.0.5], interval: 500ms, fall: 4, rise: 2}
+      - {type: http, targets: ["http://[fd00:10::5]/"], interval: 1s, fall: 3, rise: 1}`, name, port, asn, asn)
+	}
+	return `clients: {interfaces: [eth0], prefixes: [10.244.0.0/16, "fd00:244::/32"]}
+networks:` + network("red", "eth1", lab.RedASN) + network("blue", "eth2", lab.BlueASN) + fmt.Sprintf(`
+pools:
+  - {name: red-pool, network: red, prefixes: [%s]}
+  - {name: blue-pool, network: blue, prefixes: [%s]}
+policies:%s
+%s`, or(o.redPools, redPools), or(o.bluePools, bluePools), or(o.policies, policies), o.more)
+}
+
+// gateway is an Egret in the standard topology.
+type gateway struct {
+	*lab.Overlap
+	t      *testing.T
+	daemon *lab.Proc
+}
+
+// binary is the egret under test.
+func binary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("EGRET_BIN")
+	if path == "" {
+		path = filepath.Join("..", "bin", "egret")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(abs); err != nil {
+		t.Fatalf("the binary under test is missing: %v (make build)", err)
+	}
+	return abs
+}
+
+// topology builds the labs's networks; no Egret runs yet.
+func topology(t *testing.T, o lab.OverlapOptions) *gateway {
+	t.Helper()
+	lab.Require(t, lab.Root, lab.VRF, lab.Nft, lab.Conntrack, lab.FRR, lab.BIRD)
+	return &gateway{Overlap: lab.MustOverlap(lab.New(t), o), t: t}
+}
+
+// start starts the daemon; it does not wait.
+func (g *gateway) start(config string) {
+	g.t.Helper()
+	p, err := g.StartEgret(binary(g.t), config)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.daemon = p
+}
+
+// up waits until both networks forward and all pools are in their router's RIB.
+func (g *gateway) up(o options) {
+	g.t.Helper()
+	g.phases("Up", "Up")
+	for _, u := range g.Upstreams() {
+		if err := u.Router.WaitEstablished(g.t.Context(), patience); err != nil {
+			g.t.Fatal(err)
+		}
+		for _, p := range o.pools(u.Name) {
+			if err := u.Router.WaitRoute(g.t.Context(), patience, p, true); err != nil {
+				g.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// pools are the prefixes of one network's pool.
+func (o options) pools(network string) []netip.Prefix {
+	text := map[string]string{"red": o.redPools, "blue": o.bluePools}[network]
+	if text == "" {
+		text = map[string]string{"red": redPools, "blue": bluePools}[network]
+	}
+	var out []netip.Prefix
+	for _, p := range strings.Split(text, ",") {
+		out = append(out, netip.MustParsePrefix(strings.Trim(p, ` "`)))
+	}
+	return out
+}
+
+// status asks the daemon.
+func (g *gateway) status() (*egress.Status, error) {
+	out, err := g.Egret("status", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	s := &egress.Status{}
+	return s, json.Unmarshal([]byte(out), s)
+}
+
+// phases waits for the phases of both networks.
+func (g *gateway) phases(red, blue string) {
+	g.t.Helper()
+	lab.Eventually(g.t, patience, "red "+red+", blue "+blue, func() error {
+		if !g.daemon.Running() {
+			return lab.Final(errors.New("the daemon has ended:\n" + g.daemon.Log()))
+		}
+		s, err := g.status()
+		if err != nil {
+			return err
+		}
+		got := map[string]string{}
+		for _, n := range s.Networks {
+			got[n.Name] = string(n.Phase)
+		}
+		if got["red"] != red || got["blue"] != blue {
+			return fmt.Errorf("phases %v\n%s", got, s.Round.LastError)
+		}
+		return nil
+	})
+}
+
+// empty waits until `egret plan` has nothing to change.
+func (g *gateway) empty(when string) {
+	g.t.Helper()
+	lab.Eventually(g.t, patience, "an empty plan "+when, func() error {
+		out, err := g.Egret("plan", "--config", g.ConfigPath())
+		if err == nil && out != "nothing to change\n" {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+// answer waits until a client is answered by the named network's server, as
+// an address of pool.
+func (g *gateway) answer(client, network string, pool []netip.Prefix) {
+	g.t.Helper()
+	source := netip.MustParseAddr(client)
+	lab.Eventually(g.t, patience, client+" answered by "+network, func() error {
+		ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Second)
+		defer cancel()
+		a, err := g.Ask(ctx, netip.AddrPortFrom(source, 0), server(source))
+		if err != nil {
+			return err
+		}
+		return sawPool(a, network, pool)
+	})
+}
+
+// server is the destination of a client's family.
+func server(client netip.Addr) netip.Addr {
+	if client.Is4() {
+		return netip.MustParseAddr(lab.Server4)
+	}
+	return netip.MustParseAddr(lab.Server6)
+}
+
+// sawPool wants an answer of the named server that saw an address of pool.
+func sawPool(a traffic.Answer, network string, pool []netip.Prefix) error {
+	if a.Server != network {
+		return fmt.Errorf("answered by %s, want %s", a.Server, network)
+	}
+	for _, p := range pool {
+		if p.Contains(a.Client.Addr()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s saw %s, which is not in its pool %v", a.Server, a.Client, pool)
+}
+
+// streams runs a steady UDP stream from each team in each family until stop,
+// which returns the reports by client address.
+func (g *gateway) streams(protocol traffic.Protocol, clients ...string) (stop func() map[string]traffic.StreamReport) {
+	g.t.Helper()
+	ctx, cancel := context.WithCancel(g.t.Context())
+	var run sync.WaitGroup
+	var mu sync.Mutex
+	reports := map[string]traffic.StreamReport{}
+	for _, c := range clients {
+		source := netip.MustParseAddr(c)
+		s, err := g.Stream(traffic.StreamOptions{Protocol: protocol, Source: netip.AddrPortFrom(source, 0),
+			Dest: netip.AddrPortFrom(server(source), lab.UDPPort), Interval: 20 * time.Millisecond, Linger: 20 * time.Second})
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		run.Go(func() {
+			r := s.Run(ctx)
+			mu.Lock()
+			reports[c] = r
+			mu.Unlock()
+		})
+	}
+	return func() map[string]traffic.StreamReport {
+		cancel()
+		run.Wait()
+		return reports
+	}
+}
+
+var (
+	teamA   = []string{lab.ClientA4, lab.ClientA6}
+	teamB   = []string{lab.ClientB4, lab.ClientB6}
+	clients = []string{lab.ClientA4, lab.ClientA6, lab.ClientB4, lab.ClientB6}
+)
+
+// teamNetwork is where a client's policy sends it.
+func teamNetwork(client string) string {
+	if client == lab.ClientA4 || client == lab.ClientA6 {
+		return "red"
+	}
+	return "blue"
+}
