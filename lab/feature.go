@@ -35,13 +35,19 @@ const (
 // requireEnv, if set to anything but "" and "0", makes a missing feature fail.
 const requireEnv = "EGRET_LAB_REQUIRE"
 
+// Required says whether a missing feature must fail rather than skip.
+func Required() bool {
+	value := os.Getenv(requireEnv)
+	return value != "" && value != "0"
+}
+
 // Require skips the test if a feature is missing, or fails it if
 // EGRET_LAB_REQUIRE is set.
 func Require(tb testing.TB, features ...Feature) {
 	tb.Helper()
 	if err := Check(features...); err != nil {
-		if required := os.Getenv(requireEnv); required != "" && required != "0" {
-			tb.Fatalf("%s=%s, but: %v", requireEnv, required, err)
+		if Required() {
+			tb.Fatalf("%s is set, but: %v", requireEnv, err)
 		}
 		tb.Skip(err)
 	}

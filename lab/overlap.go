@@ -335,3 +335,21 @@ func (o *Overlap) Exchange(ctx context.Context, source netip.AddrPort, server ne
 	})
 	return x, err
 }
+
+// Inject sends a forged packet to the gateway, from "client" or from the router of an
+// upstream, whatever the routes there say.
+func (o *Overlap) Inject(ctx context.Context, from string, in traffic.Injection) error {
+	ns, device, via4, via6 := o.Client, "c0", GatewayClient4, GatewayClient6
+	if from != "client" {
+		u, err := o.Upstream(from)
+		if err != nil {
+			return err
+		}
+		ns, device, via4, via6 = u.RouterNS, "eth0", TransferGateway4, TransferGateway6
+	}
+	in.Device, in.Via = device, netip.MustParseAddr(via4)
+	if in.Dest.Addr().Is6() {
+		in.Via = netip.MustParseAddr(via6)
+	}
+	return ns.Do(func() error { return traffic.Inject(ctx, in) })
+}
