@@ -251,4 +251,3 @@ func (u *upstream) wants(prefixes ...string) {
 		return nil
 	})
 }
-
