@@ -41,7 +41,8 @@ type Lab struct {
 // failed, what its processes wrote last is logged. Call Require first.
 func New(tb testing.TB) *Lab {
 	tb.Helper()
-	l, err := Start(tb.Context(), slog.New(slog.DiscardHandler))
+	// A test's cleanup functions, when its context has ended, may still run commands.
+	l, err := Start(context.WithoutCancel(tb.Context()), slog.New(slog.DiscardHandler))
 	if err != nil {
 		tb.Fatalf("start lab: %v", err)
 	}
@@ -69,8 +70,8 @@ func (w tbWriter) Write(p []byte) (int, error) {
 // counter distinguishes the labs of one process.
 var counter atomic.Uint32
 
-// Start returns an empty lab outside of a test. The context ends what waits,
-// not the lab: the caller closes it. It needs root.
+// Start returns an empty lab outside of a test. When the context ends, what
+// runs commands or waits fails, but the lab stays: the caller closes it. It needs root.
 func Start(ctx context.Context, log *slog.Logger) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a lab of network namespaces needs root")
@@ -83,7 +84,7 @@ func Start(ctx context.Context, log *slog.Logger) (*Lab, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create lab: %w", err)
 	}
-	return &Lab{ID: id, Dir: dir, ctx: context.WithoutCancel(ctx), log: log}, nil
+	return &Lab{ID: id, Dir: dir, ctx: ctx, log: log}, nil
 }
 
 // Namespaces returns the lab's namespaces in the order of their creation.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +33,10 @@ func TestNamespacesAreSeparate(t *testing.T) {
 	a.Must("sh", "-c", "echo private > /run/witness; test -d /sys/class/net/eth0")
 	if text, err := os.ReadFile(a.Path("/run/witness")); err != nil || string(text) != "private\n" {
 		t.Errorf("the file in /run is %q, %v", text, err)
+	}
+	enter := a.EnterCommand("cat", "/run/witness", "/sys/class/net/eth0/operstate")
+	if out, err := exec.CommandContext(t.Context(), enter[0], enter[1:]...).CombinedOutput(); err != nil || string(out) != "private\nup\n" {
+		t.Errorf("%q: %q, %v", enter, out, err)
 	}
 	if out, err := b.Run("cat", "/run/witness"); err == nil {
 		t.Errorf("the other namespace sees %q in /run", out)

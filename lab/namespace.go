@@ -150,11 +150,11 @@ func (ns *NS) Path(path string) string {
 	return path
 }
 
-// EnterCommand returns the words that run a program in the namespace from
-// outside, for a person's shell. They work while this process lives.
+// EnterCommand returns the words that run a program in the namespace, with its
+// private /run, from outside: for a person's shell. They work while this process lives.
 func (ns *NS) EnterCommand(args ...string) []string {
 	fd := func(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
-	return append([]string{"nsenter", "--net=" + fd(ns.net), "--mount=" + fd(ns.mnt), "--wd=.", "--"}, args...)
+	return append([]string{"nsenter", "--net=" + fd(ns.net), "--mount=" + fd(ns.mnt), "--"}, args...)
 }
 
 // Do calls f on a thread of its own in the network namespace (the mount
