@@ -18,6 +18,12 @@ func TestTwoNetworksWithEqualAddresses(t *testing.T) {
 	lab.Require(t, lab.VRF)
 	l := lab.New(t)
 	gw := l.MustNamespace("gw")
+	// As on every gateway. A host (forwarding off) would take the unreachable
+	// default instead of a route whose neighbour once failed, and ask that
+	// neighbour again only every router_probe_interval, which is a minute.
+	if err := gw.Sysctl("net.ipv6.conf.all.forwarding", "1"); err != nil {
+		t.Fatal(err)
+	}
 	nets := []string{"red", "blue"}
 	far, sites := map[string]*lab.NS{}, map[string]*site{}
 	for i, name := range nets {
@@ -45,6 +51,10 @@ func TestTwoNetworksWithEqualAddresses(t *testing.T) {
 		want = append(want, source, icmpProbe(name+"/ping", name, "10.0.0.5", "fd00::5"),
 			// The body proves that the answer came from this network's server.
 			httpProbe(name+"/web", name, probes.HTTPConfig{Body: "served by " + name}, "http://10.0.0.5/", "http://[fd00::5]/"))
+	}
+	// Slow enough for an emulated machine on a busy one: what is up must stay up.
+	for i := range want {
+		want[i].Interval, want[i].AttemptTimeout = 300*time.Millisecond, time.Second
 	}
 	p.set(want...)
 	all := []string{"/source", "/ping", "/web"}
