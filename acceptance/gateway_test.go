@@ -41,7 +41,8 @@ const (
 )
 
 // config is the standing configuration: two networks with the same transfer
-// subnet, the same peers and the same destinations.
+// subnet, the same peers and the same destinations. Probes are slow to judge,
+// because an emulated machine on a busy host stands still for seconds.
 func (o options) config() string {
 	or := func(s, otherwise string) string {
 		if s == "" {
@@ -61,8 +62,8 @@ func (o options) config() string {
         - {address: 172.16.0.2, asn: %d, import: [10.0.0.0/8]}
         - {address: "fd00:16::2", asn: %d, import: ["fd00:10::/32"]}
     probes:
-      - {type: icmp, targets: [10.0.0.5], interval: 500ms, fall: 4, rise: 2}
-      - {type: http, targets: ["http://[fd00:10::5]/"], interval: 1s, fall: 3, rise: 1}`, name, port, asn, asn)
+      - {type: icmp, targets: [10.0.0.5], interval: 1s, fall: 8, rise: 1}
+      - {type: http, targets: ["http://[fd00:10::5]/"], interval: 2s, fall: 5, rise: 1}`, name, port, asn, asn)
 	}
 	return `clients: {interfaces: [eth0], prefixes: [10.244.0.0/16, "fd00:244::/32"]}
 networks:` + network("red", "eth1", lab.RedASN) + network("blue", "eth2", lab.BlueASN) + fmt.Sprintf(`

@@ -96,16 +96,17 @@ func (r *Router) guards(ctx context.Context, want nat.Ruleset) error {
 	return r.filterApply(ctx, plan)
 }
 
-// filterApply applies a plan and reads the table back.
+// filterApply applies a plan. As that is one transaction, what the kernel then
+// has is known; anything else is an event or the resync's to find.
 func (r *Router) filterApply(ctx context.Context, plan nat.Plan) error {
 	if err := r.edges.Filter.Apply(ctx, plan); err != nil {
 		r.filterDirty.Store(true)
 		return err
 	}
-	have, err := r.edges.Filter.Snapshot(ctx)
+	have, err := plan.ApplyTo(r.filter)
 	if err != nil {
 		r.filterDirty.Store(true)
-		return err
+		return fmt.Errorf("follow the packet filter: %w", err)
 	}
 	r.filter = have
 	return nil
