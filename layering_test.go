@@ -38,6 +38,7 @@ var rooms = map[string][]string{
 	"egress/metrics": append([]string{"egress"}, leaves...),
 	"control":        append([]string{"egress"}, leaves...),
 	"cmd/egret":      append([]string{"egress", "egress/config", "egress/metrics", "control"}, leaves...),
+	"acceptance":     append([]string{"egress", "control"}, leaves...),
 	"lab":            {anyRoom},
 	"containerlab":   {anyRoom},
 }
