@@ -62,13 +62,14 @@ type planner struct {
 	ports  []wantPort
 	hops   map[NextHopID]NextHop
 	groups map[NextHopID]Group
-	routes map[routeKey]Route
+	routes []Route // sorted by key
 	rules  []Rule
 
 	vrfByName  map[string]VRF
 	portByName map[string]wantPort
 	networkOf  map[TableID]string // wanted VRFs first, else ours that exist
 	markOf     map[[2]Mark]string // network of the lookup rule with this mark and mask
+	foreignHop map[NextHopID]bool
 
 	// What cannot be had.
 	blocked     map[string]bool // networks whose VRF cannot be
@@ -87,12 +88,14 @@ type planner struct {
 	blockers   map[string][]int  // blocking rules added for a network
 	ruleAdds   map[string][]int
 	ruleDrops  map[TableID][]int   // lookups of a table removed
+	lookupsOut map[string][]int    // lookups of a network removed
 	movedOff   map[NextHopID][]int // steps that take a group or next hop out of use
 	stillInUse map[NextHopID]bool  // by something that had to stay as it was
 
 	hopsLeft   map[NextHopID]NextHop // next hops of ours that survive the link steps
 	groupsLeft map[NextHopID]Group
 	groupNet   map[NextHopID]string // the network of a group
+	routesGone []Route              // ours, not wanted, and not lost with their next hop
 }
 
 // wantPort is a port and the network that wants it.
@@ -114,13 +117,16 @@ func newPlanner(have Snapshot, want Config) *planner {
 	p := &planner{
 		owner: have.Owner, have: have,
 		vrfByName: map[string]VRF{}, portByName: map[string]wantPort{},
-		networkOf: map[TableID]string{}, markOf: map[[2]Mark]string{},
+		networkOf: map[TableID]string{}, markOf: map[[2]Mark]string{}, foreignHop: map[NextHopID]bool{},
 		blocked: map[string]bool{}, blockedPort: map[string]bool{},
 		links: newLinkModel(have.Links),
 		last:  map[string]int{}, cleared: map[string]int{}, unblocks: map[string][]int{},
 		addresses: map[string][]int{}, hopStep: map[NextHopID]int{}, groupStep: map[NextHopID]int{},
 		fallbacks: map[TableID][]int{}, blockers: map[string][]int{}, ruleAdds: map[string][]int{},
-		ruleDrops: map[TableID][]int{}, movedOff: map[NextHopID][]int{}, stillInUse: map[NextHopID]bool{},
+		ruleDrops: map[TableID][]int{}, lookupsOut: map[string][]int{}, movedOff: map[NextHopID][]int{}, stillInUse: map[NextHopID]bool{},
+	}
+	for _, id := range have.Foreign.NextHops {
+		p.foreignHop[id] = true
 	}
 	p.takeVRFs(want.VRFs)
 	p.takeHops(want)
@@ -175,6 +181,7 @@ func (p *planner) takePorts(v VRF) {
 	for _, port := range ports {
 		if other, double := p.portByName[port.Name]; double {
 			p.fail(v.Name, "port %q is also network %q's", port.Name, other.network)
+			p.blockedPort[port.Name] = true // nobody gets it
 			continue
 		}
 		if _, isVRF := p.vrfByName[port.Name]; isVRF || port.Name == "lo" {
@@ -217,22 +224,29 @@ func (p *planner) takeHops(want Config) {
 // ip6DefaultMetric is what the kernel makes of metric 0 in IPv6 (IP6_RT_PRIO_USER).
 const ip6DefaultMetric = 1024
 
+// takeRoutes copies the wanted routes, sorted by key. There may be 100,000 of them,
+// mostly in order already, so they are sorted and merged instead of put into maps.
 func (p *planner) takeRoutes(routes []Route) {
-	p.routes = make(map[routeKey]Route, len(routes))
-	for _, r := range routes {
+	p.routes = slices.Clone(routes)
+	for i := range p.routes {
+		r := &p.routes[i]
 		r.Prefix = r.Prefix.Masked()
 		if r.Metric == 0 && r.Prefix.Addr().Is6() {
 			r.Metric = ip6DefaultMetric
 		}
-		key := r.key()
-		if old, double := p.routes[key]; double && old != r {
-			p.fail(p.networkOf[r.Table], "route %q is wanted twice", r.String())
-			if r.String() > old.String() {
-				continue
-			}
-		}
-		p.routes[key] = r
 	}
+	slices.SortFunc(p.routes, func(a, b Route) int {
+		if c := compareRoutes(a, b); c != 0 || a == b {
+			return c
+		}
+		return strings.Compare(a.String(), b.String())
+	})
+	p.routes = slices.CompactFunc(p.routes, func(a, b Route) bool {
+		if a != b && a.key() == b.key() {
+			p.fail(p.networkOf[b.Table], "route %q is wanted twice", b.String())
+		}
+		return a.key() == b.key()
+	})
 }
 
 // finish sorts the errors.

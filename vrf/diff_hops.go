@@ -73,7 +73,7 @@ func (p *planner) checkID(id NextHopID) error {
 	if id == 0 || !p.owner.NextHopIDs.Contains(uint32(id)) {
 		return fmt.Errorf("the id is not in %#x-%#x", p.owner.NextHopIDs.First, p.owner.NextHopIDs.Last)
 	}
-	if _, foreign := slices.BinarySearch(p.have.Foreign.NextHops, id); foreign {
+	if p.foreignHop[id] {
 		return fmt.Errorf("the id is taken by an object that is not ours")
 	}
 	return nil
@@ -200,13 +200,16 @@ func (p *planner) groupNetworks() map[NextHopID]string {
 			out[id] = network
 		}
 	}
-	for _, r := range p.have.Config.Routes {
-		if _, ok := p.groups[r.NextHop]; !ok {
+	last := routePair{}
+	for _, routes := range [][]Route{p.routes, p.have.Config.Routes} {
+		for _, r := range routes {
+			pair := routePair{r.Table, r.NextHop}
+			if pair == last {
+				continue // as most routes of a table
+			}
+			last = pair
 			set(r.NextHop, p.networkOf[r.Table])
 		}
-	}
-	for _, r := range p.routes {
-		set(r.NextHop, p.networkOf[r.Table])
 	}
 	for _, g := range slices.Concat(p.have.Config.Groups, slices.Collect(maps.Values(p.groups))) {
 		if _, ok := out[g.ID]; ok {

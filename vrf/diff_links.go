@@ -63,7 +63,7 @@ func (p *planner) up(network string, l *modelLink, others ...string) {
 // this goes round until nothing changes any more.
 func (p *planner) addVLANs() {
 	pending := slices.DeleteFunc(slices.Clone(p.ports), func(w wantPort) bool {
-		return w.VLAN == nil || p.blocked[w.network]
+		return w.VLAN == nil || p.blocked[w.network] || p.blockedPort[w.Name]
 	})
 	for len(pending) > 0 {
 		waiting := slices.DeleteFunc(slices.Clone(pending), func(w wantPort) bool {

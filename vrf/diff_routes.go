@@ -11,37 +11,64 @@ type routePair struct {
 	nextHop NextHopID
 }
 
-// putRoutes adds missing routes and replaces changed ones.
-func (p *planner) putRoutes() {
-	left := make(map[routeKey]Route, len(p.have.Config.Routes))
-	had := make(map[routeKey]bool)
-	for _, r := range p.have.Config.Routes {
-		if r.NextHop == 0 || p.hopExists(r.NextHop) {
-			left[r.key()] = r
-		} else {
-			had[r.key()] = true
+// routeChange is a wanted route that is not there as it should be.
+type routeChange struct {
+	want, old Route
+	left      bool // old is in its place
+	had       bool // there was one of ours, maybe it has gone by now
+}
+
+// compareRoutes walks through the routes that are and those that should be, both
+// in the order of their keys, and finds what is to be put and what to be deleted.
+func (p *planner) compareRoutes() (changes []routeChange, gone []Route) {
+	have := p.have.Config.Routes
+	if !slices.IsSortedFunc(have, compareRoutes) {
+		have = slices.SortedFunc(slices.Values(have), compareRoutes)
+	}
+	i := 0
+	for n, old := range have {
+		if n > 0 && have[n-1].key() == old.key() {
+			continue
+		}
+		for i < len(p.routes) && compareRoutes(p.routes[i], old) < 0 {
+			changes = append(changes, routeChange{want: p.routes[i]})
+			i++
+		}
+		left := old.NextHop == 0 || p.hopExists(old.NextHop)
+		wanted := i < len(p.routes) && p.routes[i].key() == old.key()
+		switch {
+		case wanted && (!left || p.routes[i] != old):
+			changes = append(changes, routeChange{want: p.routes[i], old: old, left: left, had: true})
+		case !wanted && left:
+			gone = append(gone, old)
+		}
+		if wanted {
+			i++
 		}
 	}
+	for ; i < len(p.routes); i++ {
+		changes = append(changes, routeChange{want: p.routes[i]})
+	}
+	return changes, gone
+}
+
+// putRoutes adds missing routes and replaces changed ones.
+func (p *planner) putRoutes() {
 	foreign := make(map[routeKey]bool, len(p.have.Foreign.Routes))
 	for _, r := range p.have.Foreign.Routes {
 		foreign[r.key()] = true
 	}
-	var missing []Route
-	for key, r := range p.routes {
-		if left[key] != r {
-			missing = append(missing, r)
-		}
-	}
-	slices.SortFunc(missing, compareRoutes)
+	var changes []routeChange
+	changes, p.routesGone = p.compareRoutes()
 	needs := map[routePair][]int{}
-	for _, r := range missing {
-		old, exists := left[r.key()]
-		if p.putRoute(r, exists || had[r.key()], foreign[r.key()], needs) {
-			if i := len(p.plan.Ops) - 1; exists && old.NextHop != 0 && old.NextHop != r.NextHop {
-				p.movedOff[old.NextHop] = append(p.movedOff[old.NextHop], i)
-			}
-		} else if exists {
-			p.stillInUse[old.NextHop] = true
+	for _, c := range changes {
+		hop := c.old.NextHop
+		switch planned := p.putRoute(c.want, c.had, foreign[c.want.key()], needs); {
+		case !c.left || hop == 0:
+		case !planned:
+			p.stillInUse[hop] = true
+		case hop != c.want.NextHop:
+			p.movedOff[hop] = append(p.movedOff[hop], len(p.plan.Ops)-1)
 		}
 	}
 }
@@ -123,14 +150,7 @@ func (p *planner) routeHop(r Route) (step int, ready bool, err error) {
 
 // removeRoutes deletes what is no longer wanted and did not go by itself.
 func (p *planner) removeRoutes() {
-	var gone []Route
-	for _, r := range p.have.Config.Routes {
-		if _, wanted := p.routes[r.key()]; !wanted && (r.NextHop == 0 || p.hopExists(r.NextHop)) {
-			gone = append(gone, r)
-		}
-	}
-	slices.SortFunc(gone, compareRoutes)
-	for _, r := range gone {
+	for _, r := range p.routesGone {
 		i := p.step(p.networkOf[r.Table], DeleteRoute{Route: r}, p.ruleDrops[r.Table])
 		if r.NextHop != 0 {
 			p.movedOff[r.NextHop] = append(p.movedOff[r.NextHop], i)
@@ -218,19 +238,25 @@ func (p *planner) removeRules() {
 	}
 }
 
-// removeRule deletes a rule once what replaces it stands. A rule that blocks a
-// network goes only when everything its traffic needs has succeeded; as long as
-// the network cannot be, it stays.
+// removeRule deletes a rule once what replaces it stands. A rule that blocks goes
+// only after the lookups that it backs, and when everything that the traffic of
+// its network needs has succeeded; as long as the network cannot be, it stays.
 func (p *planner) removeRule(r Rule, double bool) {
 	network := p.ruleNetwork(r)
 	needs := slices.Concat(p.ruleAdds[network], p.ruleAdds[""])
 	if r.Action == RuleLookup || double {
 		i := p.step(network, DeleteRule{Rule: r}, needs)
 		p.ruleDrops[r.Table] = append(p.ruleDrops[r.Table], i)
+		p.lookupsOut[network] = append(p.lookupsOut[network], i)
 		return
 	}
 	if p.blocked[network] {
 		return
+	}
+	for of, lookups := range p.lookupsOut {
+		if network == "" || of == network {
+			needs = append(needs, lookups...)
+		}
 	}
 	p.step(network, DeleteRule{Rule: r}, append(needs, p.unblocks[network]...))
 }

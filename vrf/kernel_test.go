@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -24,6 +25,7 @@ type rig struct {
 	real    *vrf.Kernel
 	fake    *vrftest.Kernel
 	step    string
+	log     logBuffer // of real
 }
 
 // devices of the gateway; the far end has the same names.
@@ -38,16 +40,34 @@ func newRig(t *testing.T, features ...lab.Feature) *rig {
 		l.MustLink(r.gw, name, r.far, name)
 		links = append(links, vrf.Link{Name: name, Kind: "veth", Up: true, Carrier: true})
 	}
-	r.real = openIn(t, r.gw)
+	r.real = openIn(t, r.gw, slog.New(slog.NewTextHandler(&r.log, nil)))
 	r.fake = vrftest.New(owner, links...)
 	return r
 }
 
-func openIn(t testing.TB, ns *lab.NS) *vrf.Kernel {
+// logBuffer is a log that may be written and read at the same time.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func openIn(t testing.TB, ns *lab.NS, log *slog.Logger) *vrf.Kernel {
 	t.Helper()
 	var k *vrf.Kernel
 	err := ns.Do(func() (err error) {
-		k, err = vrf.Open(owner, slog.New(slog.DiscardHandler))
+		k, err = vrf.Open(owner, log)
 		return err
 	})
 	if err != nil {

@@ -103,6 +103,7 @@ func parseRoute(b []byte) (r RawRoute, ok bool, err error) {
 	})
 	if err == nil {
 		r.Prefix, err = readPrefix(to, isIPv6, b[1])
+		r.Prefix = r.Prefix.Masked()
 	}
 	if err != nil {
 		return r, false, fmt.Errorf("parse route: %w", err)
