@@ -31,9 +31,9 @@ func (d bird) start(ns *NS, text string) ([]*Proc, error) {
 	return []*Proc{p}, err
 }
 
-// command joins the words to one command of birdc.
+// command joins the words to one command.
 func (bird) command(ns *NS, words ...string) (string, error) {
-	return ns.Run(append([]string{"birdc", "-s", birdSocket}, words...)...)
+	return birdDialog(ns.lab.ctx, ns.Path(birdSocket), strings.Join(words, " "))
 }
 
 func (d bird) change(ns *NS, _, to RouterConfig) error {
@@ -42,7 +42,7 @@ func (d bird) change(ns *NS, _, to RouterConfig) error {
 	}
 	out, err := d.command(ns, "configure")
 	if err == nil && !strings.Contains(out, "Reconfigur") {
-		err = fmt.Errorf("birdc configure: %s", strings.TrimSpace(out))
+		err = fmt.Errorf("configure: %s", strings.TrimSpace(out))
 	}
 	return err
 }

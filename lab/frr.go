@@ -41,7 +41,7 @@ func (d frr) start(ns *NS, text string) ([]*Proc, error) {
 		// Port 0 is "no TCP port for the terminal".
 		args := []string{frrDir + "/" + name, "-f", frrRun + "/" + name + ".conf", "-P", "0", "--vty_socket", frrRun}
 		p, err := startDaemon(ns, name, args, func() error {
-			_, err := ns.Run("vtysh", "-d", name, "--vty_socket", frrRun, "-c", "show version")
+			_, err := vtyDialog(ns.lab.ctx, ns.Path(frrRun+"/"+name+".vty"), []string{"show version"})
 			return err
 		})
 		if p != nil {
@@ -66,13 +66,9 @@ func lookupUser(name string) (uid, gid int, err error) {
 	return uid, gid, err
 }
 
-// command passes every argument as one line to vtysh.
+// command passes every argument as one line to bgpd.
 func (frr) command(ns *NS, lines ...string) (string, error) {
-	args := []string{"vtysh", "--vty_socket", frrRun, "-d", "bgpd"}
-	for _, line := range lines {
-		args = append(args, "-c", line)
-	}
-	return ns.Run(args...)
+	return vtyDialog(ns.lab.ctx, ns.Path(frrRun+"/bgpd.vty"), lines)
 }
 
 func (d frr) change(ns *NS, from, to RouterConfig) error {

@@ -23,8 +23,8 @@ func TestNamespacesAreSeparate(t *testing.T) {
 	l := lab.New(t)
 	a, b := l.MustNamespace("a"), l.MustNamespace("b")
 	l.MustLink(a, "eth0", b, "eth0")
-	a.MustIP("addr add 192.0.2.1/24 dev eth0", "addr add 2001:db8::1/64 dev eth0")
-	b.MustIP("addr add 192.0.2.2/24 dev eth0", "addr add 2001:db8::2/64 dev eth0")
+	a.MustIP("addr add 192.0.2.1/24 dev eth0", "addr add 2001:db8::1/64 dev eth0 nodad")
+	b.MustIP("addr add 192.0.2.2/24 dev eth0", "addr add 2001:db8::2/64 dev eth0 nodad")
 	for _, address := range []string{"192.0.2.2:7000", "[2001:db8::2]:7000"} {
 		if err := exchange(a, b, address); err != nil {
 			t.Errorf("%s: %v", address, err)

@@ -26,7 +26,8 @@ type NS struct {
 }
 
 // Namespace adds an empty namespace with lo up. Duplicate address detection is
-// off, so that IPv6 addresses are usable at once. In a test a failure ends it.
+// off, so that IPv6 addresses are usable soon; those that are used at once also
+// need the word nodad in `ip addr add`, or a kernel thread comes too late.
 func (l *Lab) Namespace(name string) (*NS, error) {
 	ns := &NS{Name: name, lab: l, dir: filepath.Join(l.Dir, name), starts: make(chan func())}
 	if err := ns.create(); err != nil {

@@ -206,19 +206,18 @@ func (o *Overlap) buildClients() error {
 // AddClient gives the client namespace one more address; it must lie in
 // 10.244.0.0/16 or fd00:244::/32.
 func (o *Overlap) AddClient(address netip.Addr) error {
-	bits := 16
 	if address.Is6() {
-		bits = 32
+		return o.Client.IP(fmt.Sprintf("addr add %s/32 dev c0 nodad", address))
 	}
-	return o.Client.IP(fmt.Sprintf("addr add %s/%d dev c0", address, bits))
+	return o.Client.IP(fmt.Sprintf("addr add %s/16 dev c0", address))
 }
 
 func (o *Overlap) buildUpstream(u *Upstream) error {
 	if err := errors.Join(
 		o.Link(o.Gateway, u.Uplink, u.RouterNS, "eth0"),
 		o.Link(u.RouterNS, "srv0", u.ServerNS, "eth0"),
-		u.RouterNS.IP("addr add "+TransferRouter4+"/30 dev eth0", "addr add "+TransferRouter6+"/64 dev eth0",
-			"addr add 10.0.0.1/24 dev srv0", "addr add fd00:10::1/64 dev srv0"),
+		u.RouterNS.IP("addr add "+TransferRouter4+"/30 dev eth0", "addr add "+TransferRouter6+"/64 dev eth0 nodad",
+			"addr add 10.0.0.1/24 dev srv0", "addr add fd00:10::1/64 dev srv0 nodad"),
 		u.connectServer(),
 	); err != nil {
 		return err
@@ -238,7 +237,7 @@ func (u *Upstream) connectServer() error {
 	if err := u.ServerNS.SetLink("eth0", true); err != nil {
 		return err
 	}
-	return u.ServerNS.IP("addr replace "+Server4+"/24 dev eth0", "addr replace "+Server6+"/64 dev eth0",
+	return u.ServerNS.IP("addr replace "+Server4+"/24 dev eth0", "addr replace "+Server6+"/64 dev eth0 nodad",
 		"route replace 0.0.0.0/0 via 10.0.0.1", "route replace ::/0 via fd00:10::1")
 }
 

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bufio"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -123,6 +124,8 @@ func FuzzParseRouters(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		peer := netip.MustParseAddr("172.16.0.2")
+		_, _, _ = readVTYReply(bufio.NewReader(strings.NewReader(text)))
+		_, _ = readBIRDReply(bufio.NewReader(strings.NewReader(text)))
 		_, _ = parseFRRState([]byte(text), peer)
 		_, _ = parseFRRFiltered([]byte(text))
 		_, _ = parseBIRDState(text, peer)
@@ -168,7 +171,36 @@ func TestDaemonsAcceptConfigs(t *testing.T) {
 	if err := writeFile(ns.Path("/run/frr.conf"), string(text)); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := ns.Run(frrDir+"/bgpd", "--dryrun", "-f", "/run/frr.conf"); err != nil || strings.Contains(out, "Unknown") {
-		t.Errorf("bgpd: %v, %s", err, out)
+	// It says what it does not understand, and exits with 0 all the same.
+	dryRun := frrDir + "/bgpd --dryrun -f /run/frr.conf 2>&1"
+	if out := ns.Must("sh", "-c", dryRun); strings.Contains(out, "on config line") {
+		t.Errorf("bgpd says: %s", out)
+	}
+	ns.Must("sh", "-c", "echo nonsense >> /run/frr.conf")
+	if out := ns.Must("sh", "-c", dryRun); !strings.Contains(out, "No such command on config line") {
+		t.Errorf("bgpd says about nonsense: %q", out)
+	}
+}
+
+func TestDialogs(t *testing.T) {
+	text, result, err := readVTYReply(bufio.NewReader(strings.NewReader("line 1\nline 2\n\x00\x00\x00\x02more")))
+	if err != nil || text != "line 1\nline 2\n" || result != 2 {
+		t.Errorf("reply of FRR: %q, %d, %v", text, result, err)
+	}
+	if text, _, err := readVTYReply(bufio.NewReader(strings.NewReader("cut off\x00\x00"))); err == nil {
+		t.Errorf("half a reply of FRR: %q", text)
+	}
+	for reply, want := range map[string]string{
+		"0001 BIRD 2.0.12 ready.\n":                              "BIRD 2.0.12 ready.\n",
+		"1007-Table master4:\n 10.0.0.0/24 x\n \tvia y\n0000 \n": "Table master4:\n10.0.0.0/24 x\n\tvia y\n",
+	} {
+		if text, err := readBIRDReply(bufio.NewReader(strings.NewReader(reply))); err != nil || text != want {
+			t.Errorf("reply of BIRD %q: %q, %v, want %q", reply, text, err, want)
+		}
+	}
+	for _, reply := range []string{"9001 syntax error\n", "8003 No protocols match\n", "garbage\n", "1007-cut off\n", "10x7 a\n"} {
+		if text, err := readBIRDReply(bufio.NewReader(strings.NewReader(reply))); err == nil {
+			t.Errorf("reply of BIRD %q: %q", reply, text)
+		}
 	}
 }

@@ -111,7 +111,9 @@ func (r *Router) Announce(prefixes ...netip.Prefix) error {
 	return nil
 }
 
-// Command asks the daemon in its own language: FRR's vtysh or BIRD's birdc.
+// Command asks the daemon in its own language and returns its answer: for FRR
+// every argument is a line that vtysh would pass to bgpd, for BIRD the
+// arguments are the words of one command of birdc.
 func (r *Router) Command(words ...string) (string, error) { return r.daemon.command(r.NS, words...) }
 
 // Routes returns the routes of a family that were learned by BGP and accepted,

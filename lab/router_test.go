@@ -17,8 +17,8 @@ func TestRouters(t *testing.T) {
 	l := lab.New(t)
 	red, blue := l.MustNamespace("red"), l.MustNamespace("blue")
 	l.MustLink(red, "eth0", blue, "eth0")
-	red.MustIP("addr add 172.16.0.1/30 dev eth0", "addr add fd00:16::1/64 dev eth0")
-	blue.MustIP("addr add 172.16.0.2/30 dev eth0", "addr add fd00:16::2/64 dev eth0")
+	red.MustIP("addr add 172.16.0.1/30 dev eth0", "addr add fd00:16::1/64 dev eth0 nodad")
+	blue.MustIP("addr add 172.16.0.2/30 dev eth0", "addr add fd00:16::2/64 dev eth0 nodad")
 	config := func(asn uint32, id, peer4, peer6 string, peer uint32, announce ...netip.Prefix) lab.RouterConfig {
 		return lab.RouterConfig{
 			ASN: asn, RouterID: netip.MustParseAddr(id),
