@@ -54,7 +54,7 @@ lint: deps-build ## gofmt, go vet, staticcheck, bash -n
 
 .PHONY: test-unit
 test-unit: deps-build ## all packages on this kernel (PKG=./vrf RUN=TestDiff)
-	go test -v -count=1 -timeout 10m $(if $(RUN),-run '$(RUN)') $(or $(PKG),./...) 2>&1 | awk -f .ci/report.awk
+	go test -v -count=1 -timeout 10m $(if $(RUN),-run '$(RUN)') $(or $(PKG),./...) 2>&1 | .ci/report
 
 .PHONY: test-vm
 test-vm: deps-test build bin/vmrun ## kernel tests, in a VM if this kernel lacks VRFs (PKG= RUN=)
