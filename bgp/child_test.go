@@ -126,8 +126,24 @@ func startChild(t *testing.T, ns *lab.NS) *child {
 	return c
 }
 
-// do gives an order and waits until it is carried out.
+// do gives an order, which must succeed, and waits until it is carried out.
 func (c *child) do(o order) {
+	c.t.Helper()
+	if text := c.give(o); text != "" {
+		c.t.Fatal(text)
+	}
+}
+
+// refuses has Set fail.
+func (c *child) refuses(want string, configs ...Config) {
+	c.t.Helper()
+	if text := c.give(order{Set: configs}); !strings.HasPrefix(text, want) {
+		c.t.Errorf("error %q, want %q", text, want)
+	}
+}
+
+// give returns the error of the order.
+func (c *child) give(o order) string {
 	c.t.Helper()
 	line, err := json.Marshal(o)
 	if err != nil {
@@ -137,16 +153,15 @@ func (c *child) do(o order) {
 		c.t.Fatal(err)
 	}
 	c.sent++
-	lab.Eventually(c.t, deadline, "the speaker to obey", func() error {
-		r, err := c.last()
+	var r report
+	lab.Eventually(c.t, deadline, "the speaker to obey", func() (err error) {
+		r, err = c.last()
 		if err == nil && r.Done < c.sent {
 			err = fmt.Errorf("%d of %d orders done", r.Done, c.sent)
 		}
-		if err == nil && r.Err != "" {
-			err = lab.Final(errors.New(r.Err))
-		}
 		return err
 	})
+	return r.Err
 }
 
 func (c *child) set(configs ...Config) {
