@@ -51,6 +51,7 @@ type target struct {
 	what    Target
 	try     attempt
 	tracker tracker
+	turn    chan struct{} // see runner
 	runner  *runner
 }
 
@@ -159,7 +160,7 @@ func (p *Prober) change(b *probe, c Config, now time.Time) {
 	for _, what := range c.Targets {
 		t := keep[what]
 		if t == nil {
-			t = &target{what: what, try: p.attempts(c, what), tracker: newTracker(what.String(), now)}
+			t = &target{what: what, try: p.attempts(c, what), tracker: newTracker(what.String(), now), turn: make(chan struct{}, 1)}
 		}
 		b.targets = append(b.targets, t)
 		if t.runner == nil || !clocked {
@@ -177,19 +178,18 @@ func (p *Prober) change(b *probe, c Config, now time.Time) {
 	}
 }
 
-// start gives t a new runner, which waits for the end of the one it has. p.mu is held.
+// start gives t a new runner in place of the one it may have. p.mu is held.
 func (p *Prober) start(b *probe, t *target) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	r := &runner{
 		try:      t.try,
 		schedule: newSchedule(b.config.Name+" "+t.what.String(), b.config.Interval),
 		timeout:  b.config.AttemptTimeout,
+		turn:     t.turn,
 		cancel:   cancel,
-		done:     make(chan struct{}),
 	}
 	if t.runner != nil {
 		t.runner.cancel()
-		r.after = t.runner.done
 	}
 	r.report = func(o outcome) { p.observe(b, t, r, o) }
 	t.runner = r

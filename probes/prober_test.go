@@ -232,6 +232,59 @@ func TestDeafTarget(t *testing.T) {
 	})
 }
 
+// TestNewClockWaitsForTheOldAttempt: a target whose attempt takes its time to
+// end does not get a second one beside it, and goes on afterwards.
+func TestNewClockWaitsForTheOldAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		free := make(chan struct{})
+		w.deaf["a 10.0.0.1"] = free
+		p := newProber(quiet(), nil, w.attempts)
+		defer p.Close()
+		c := ping("a", 1)
+		mustSet(t, p, c)
+		for range 5 {
+			time.Sleep(time.Second)
+			c.Interval += time.Millisecond
+			mustSet(t, p, c)
+		}
+		if n := w.count("a 10.0.0.1"); n != 1 {
+			t.Errorf("%d attempts while the first goes on", n)
+		}
+		close(free)
+		time.Sleep(5 * time.Second)
+		if s := one(t, p); s.Verdict != Up {
+			t.Errorf("%+v", s)
+		}
+		w.noOverlaps(t)
+	})
+}
+
+// TestLateReportIsIgnored: an attempt may end while Set replaces its runner.
+func TestLateReportIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProber(quiet(), nil, newWorld().attempts)
+		defer p.Close()
+		c := ping("a", 1)
+		c.Rise, c.Fall = 1, 1
+		mustSet(t, p, c)
+		b, old := p.probes[0], p.probes[0].targets[0]
+		runner := old.runner
+		for name, change := range map[string]func(){
+			"new clock":    func() { c.Interval *= 2 },
+			"new question": func() { c.Device = "blue" },
+			"removed":      func() { c.Name = "b" },
+		} {
+			change()
+			mustSet(t, p, c)
+			p.observe(b, old, runner, outcome{at: time.Now(), err: errTest})
+			if s := one(t, p); s.Verdict != Unknown || s.Targets[0].Attempts != 0 {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+	})
+}
+
 func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -312,7 +365,8 @@ func TestGoroutinesAreBoundedByTargets(t *testing.T) {
 			time.Sleep(400 * time.Millisecond)
 		}
 		synctest.Wait()
-		if n := runtime.NumGoroutine() - before; n > 301 {
+		// One more for notify, and some that are not the prober's.
+		if n := runtime.NumGoroutine() - before; n > 310 {
 			t.Errorf("%d goroutines for 300 targets", n)
 		}
 		p.Close()

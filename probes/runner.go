@@ -14,27 +14,17 @@ type runner struct {
 	try      attempt
 	schedule schedule
 	timeout  time.Duration
-	// after is the end of the runner that this one replaces; nil for none.
-	after <-chan struct{}
+	// turn has room for one: who puts something in may make an attempt. It is
+	// the target's, so that a new runner waits for an attempt of the one before.
+	turn chan struct{}
 	// report takes in a finished attempt. It must not wait for the runner.
 	report func(outcome)
-
 	cancel context.CancelFunc
-	// done is closed when run has returned.
-	done chan struct{}
 }
 
 // run makes attempts until ctx ends. Whatever takes longer than its gap is
 // followed at once, never caught up: there are no bursts.
 func (r *runner) run(ctx context.Context) {
-	defer close(r.done)
-	if r.after != nil {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.after:
-		}
-	}
 	timer := time.NewTimer(r.schedule.phase())
 	defer timer.Stop()
 	for {
@@ -43,10 +33,16 @@ func (r *runner) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case r.turn <- struct{}{}:
+		}
 		start := time.Now()
 		limited, cancel := context.WithTimeout(ctx, r.timeout)
 		rtt, err := r.try(limited)
 		cancel()
+		<-r.turn
 		if ctx.Err() != nil {
 			return
 		}
