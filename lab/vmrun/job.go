@@ -195,6 +195,7 @@ func guestEnv(environ, extra []string, require bool) []string {
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		switch {
+		case name == "EGRET_VM": // tells guest and host apart
 		case name == "PATH":
 			env = append(env, "PATH="+value+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 		case strings.HasPrefix(name, "EGRET_"), strings.HasPrefix(name, "GO"), strings.HasPrefix(name, "LC_"),

@@ -91,7 +91,7 @@ func TestParseBatch(t *testing.T) {
 }
 
 func TestGuestEnv(t *testing.T) {
-	environ := []string{"PATH=/bin", "HOME=/root", "EGRET_X=1", "GOCOVERDIR=/c", "SECRET=s", "EXTRA=e", "TMPDIR=/x"}
+	environ := []string{"PATH=/bin", "HOME=/root", "EGRET_X=1", "GOCOVERDIR=/c", "SECRET=s", "EGRET_VM=always", "EXTRA=e", "TMPDIR=/x"}
 	got := guestEnv(environ, []string{"EXTRA", "NEW=n"}, true)
 	want := []string{"PATH=/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "EGRET_X=1", "GOCOVERDIR=/c",
 		"EXTRA=e", "NEW=n", "EGRET_VM=1", "EGRET_LAB_REQUIRE=1"}
