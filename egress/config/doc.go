@@ -11,6 +11,6 @@
 // Keys are matched without regard to case; an unknown key, a key given twice,
 // a key without a value and an empty list entry are errors.
 //
-// Limits: a file has at most 64 MiB and one million values after its aliases
+// Limits: a file has at most 64 MiB and four million values after its aliases
 // are expanded; see also MaxNetworks.
 package config

@@ -115,6 +115,8 @@ func (p *parser) address(at path, s string) (netip.Prefix, bool) {
 	switch {
 	case prefix.Bits() == 0:
 		p.add(at, "%s would make every address a neighbour: write the length of the subnet", prefix)
+	case a.Is6() && a.IsLinkLocalUnicast():
+		p.add(at, "%s is link-local: the kernel gives every port such an address by itself", a)
 	case notHost(a) != "":
 		p.add(at, "%s is %s: a host's unicast address is needed", a, notHost(a))
 	case subnet && prefix.Masked().Addr() == a:

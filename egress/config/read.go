@@ -38,12 +38,18 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	tooLarge := fmt.Errorf("%q is larger than %d MiB", path, maxFile>>20)
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if info.Size() > maxFile {
+		return nil, tooLarge
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%q is larger than %d MiB", path, maxFile>>20)
+	if len(data) > maxFile { // not a regular file, or it grew
+		return nil, tooLarge
 	}
 	return data, nil
 }
@@ -55,12 +61,15 @@ func Read(name string, data []byte) (*egress.Spec, error) {
 	if strings.EqualFold(filepath.Ext(name), ".toml") {
 		format = "toml"
 	}
-	root, findings := parseTree(format, data)
+	root, unreadable := parseTree(format, data)
 	if root == nil {
+		return nil, newError(name, unreadable)
+	}
+	findings, bounded := shape(root)
+	if !bounded {
 		return nil, newError(name, findings)
 	}
-	findings = shape(root)
-	raw, err := decode(format, data, len(findings) == 0)
+	raw, err := decode(root, len(findings) == 0)
 	if err != nil && len(findings) == 0 {
 		return nil, newError(name, syntaxFindings(err))
 	}
@@ -122,15 +131,24 @@ func parseTree(format string, data []byte) (*yaml.Node, []finding) {
 	return root, nil
 }
 
-// decode lets a fresh viper read data. With exact, whatever the schema does not
-// know is an error; without, the result is as good as the file allows.
+// tree gives viper what was parsed already, in place of a file's bytes.
+type tree struct{ root *yaml.Node }
+
+// Decoder is for viper; every format is the tree.
+func (t tree) Decoder(string) (viper.Decoder, error) { return t, nil }
+
+// Decode is for viper.
+func (t tree) Decode(_ []byte, settings map[string]any) error { return t.root.Decode(settings) }
+
+// decode lets a fresh viper read the tree. With exact, whatever the schema does
+// not know is an error; without, the result is as good as the file allows.
 //
 // viper splits keys at its delimiter, so that is one no key contains; weak
 // typing would turn -1 into 4294967295.
-func decode(format string, data []byte, exact bool) (Raw, error) {
-	v := viper.NewWithOptions(viper.KeyDelimiter("::"))
-	v.SetConfigType(format)
-	if err := v.ReadConfig(bytes.NewReader(data)); err != nil {
+func decode(root *yaml.Node, exact bool) (Raw, error) {
+	v := viper.NewWithOptions(viper.KeyDelimiter("::"), viper.WithDecoderRegistry(tree{root}))
+	v.SetConfigType("yaml")
+	if err := v.ReadConfig(bytes.NewReader(nil)); err != nil {
 		return Raw{}, err
 	}
 	strict := func(c *mapstructure.DecoderConfig) {

@@ -9,7 +9,7 @@ import (
 )
 
 // maxValues bounds the values of one file, aliases expanded.
-const maxValues = 1_000_000
+const maxValues = 4_000_000
 
 // shaper compares the tree of a file with the schema: keys, types, emptiness.
 // It walks by the schema, so its depth is the schema's, whatever the file does.
@@ -21,14 +21,15 @@ type shaper struct {
 	findings []finding
 }
 
-// shape returns what is wrong with the tree of a file as a whole.
-func shape(root *yaml.Node) []finding {
+// shape returns what is wrong with the shape of a file, and whether the file is
+// small enough to go on with.
+func shape(root *yaml.Node) (findings []finding, bounded bool) {
 	s := &shaper{}
 	s.check(root, reflect.TypeFor[Raw](), "", false)
 	if s.values > maxValues {
-		return []finding{{message: fmt.Sprintf("the file has more than %d values (aliases count as what they stand for)", maxValues), line: 1}}
+		return []finding{{message: fmt.Sprintf("the file has more than %d values (an alias counts as all it stands for)", maxValues), line: 1}}, false
 	}
-	return s.findings
+	return s.findings, true
 }
 
 func (s *shaper) add(n *yaml.Node, at path, format string, args ...any) {
