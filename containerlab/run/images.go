@@ -22,8 +22,11 @@ type image struct {
 	// cmd is the default command, as docker's CMD in JSON.
 	cmd string
 	// fill adds everything but busybox, which every image has.
-	fill func(ctx context.Context, r *rootfs, egret string) error
+	fill func(ctx context.Context, r *rootfs, own programs) error
 }
+
+// programs are the files of this tree's own programs.
+type programs struct{ egret, egretlab string }
 
 // images are all that the topologies use.
 func images() []image {
@@ -31,20 +34,22 @@ func images() []image {
 		{
 			name: "host",
 			cmd:  `["sleep", "infinity"]`,
-			fill: func(context.Context, *rootfs, string) error { return nil },
+			fill: func(_ context.Context, r *rootfs, own programs) error {
+				return r.addFile("usr/bin/egretlab", own.egretlab)
+			},
 		},
 		{
 			name: "gateway",
 			cmd:  `["egret", "run", "--config", "/etc/egret/egret.yaml"]`,
-			fill: func(ctx context.Context, r *rootfs, egret string) error {
+			fill: func(ctx context.Context, r *rootfs, own programs) error {
 				r.addDir("etc/egret", 0)
-				return errors.Join(r.addFile("usr/bin/egret", egret), r.addPrograms(ctx, "nft", "ip", "ping"))
+				return errors.Join(r.addFile("usr/bin/egret", own.egret), r.addPrograms(ctx, "nft", "ip", "ping"))
 			},
 		},
 		{
 			name: "frr",
 			cmd:  `["frr-start"]`,
-			fill: func(ctx context.Context, r *rootfs, _ string) error {
+			fill: func(ctx context.Context, r *rootfs, own programs) error {
 				const frr = 100 // as in newRootfs's passwd
 				r.addDir("run/frr", frr)
 				r.addDir("etc/frr", frr)
@@ -53,6 +58,7 @@ func images() []image {
 				// Debian's vtysh asks PAM, also for root.
 				r.addContent("etc/pam.d/frr", 0o644, "auth required pam_permit.so\naccount required pam_permit.so\n")
 				return errors.Join(
+					r.addFile("usr/bin/egretlab", own.egretlab),
 					r.addPrograms(ctx, "/usr/lib/frr/zebra", "/usr/lib/frr/bgpd", "vtysh"),
 					r.addPlugin(ctx, "/lib/*/security/pam_permit.so", "/usr/lib*/security/pam_permit.so"),
 					r.addTree("/usr/share/yang"),
@@ -62,10 +68,10 @@ func images() []image {
 		{
 			name: "bird",
 			cmd:  `["bird", "-f", "-c", "/etc/bird/bird.conf"]`,
-			fill: func(ctx context.Context, r *rootfs, _ string) error {
+			fill: func(ctx context.Context, r *rootfs, own programs) error {
 				r.addDir("run/bird", 0)
 				r.addDir("etc/bird", 0)
-				return r.addPrograms(ctx, "bird", "birdc")
+				return errors.Join(r.addFile("usr/bin/egretlab", own.egretlab), r.addPrograms(ctx, "bird", "birdc"))
 			},
 		},
 	}
@@ -79,15 +85,19 @@ func (r *rootfs) addPrograms(ctx context.Context, programs ...string) error {
 	return errors.Join(errs...)
 }
 
-// buildImages writes every image as <name>.tar to dir. Egret is built from
-// this tree.
+// buildImages writes every image as <name>.tar to dir. Egret and egretlab are
+// built from this tree.
 func buildImages(ctx context.Context, root, dir string) error {
-	egret := filepath.Join(dir, "egret")
-	if err := goBuild(ctx, root, egret, "./cmd/egret", "-trimpath", "-ldflags", "-s -w"); err != nil {
+	own := programs{egret: filepath.Join(dir, "egret"), egretlab: filepath.Join(dir, "egretlab")}
+	err := errors.Join(
+		goBuild(ctx, root, own.egret, "./cmd/egret", "-trimpath", "-ldflags", "-s -w"),
+		goBuild(ctx, root, own.egretlab, "./lab/egretlab", "-trimpath", "-ldflags", "-s -w"),
+	)
+	if err != nil {
 		return err
 	}
 	for _, i := range images() {
-		if err := i.build(ctx, egret, i.tarIn(dir)); err != nil {
+		if err := i.build(ctx, own, i.tarIn(dir)); err != nil {
 			return fmt.Errorf("build image %q: %w", i.name, err)
 		}
 	}
@@ -96,9 +106,9 @@ func buildImages(ctx context.Context, root, dir string) error {
 
 func (i image) tarIn(dir string) string { return filepath.Join(dir, i.name+".tar") }
 
-func (i image) build(ctx context.Context, egret, file string) error {
+func (i image) build(ctx context.Context, own programs, file string) error {
 	r := newRootfs()
-	if err := i.fill(ctx, r, egret); err != nil {
+	if err := i.fill(ctx, r, own); err != nil {
 		return err
 	}
 	if err := r.addBusybox(ctx); err != nil {

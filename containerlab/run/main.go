@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("run "+command, flag.ContinueOnError)
 	memory := flags.String("mem", "4G", "memory of the virtual machine")
-	timeout := flags.Duration("timeout", 10*time.Minute, "end the virtual machine after this time")
+	timeout := flags.Duration("timeout", 30*time.Minute, "end the virtual machine after this time")
 	images := flags.String("images", "", "`directory` of the images (guest)")
 	clab := flags.String("containerlab", "", "containerlab `program`; built when empty (check), needed (guest)")
 	if err := flags.Parse(args); err != nil {

@@ -2,104 +2,80 @@ package main
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
 
-// parseAnswer reads what server/index.cgi says: "<network> saw <address>".
-func parseAnswer(text string) (network string, saw netip.Addr, err error) {
+// watchers' programs end within a moment of their signal, and start as fast.
+const prompt = 2 * time.Minute
+
+// fetch asks a server who it is and whom it sees, from a fixed source port.
+func (l *lab) fetch(ctx context.Context, node string, timeout time.Duration, source uint16, server netip.Addr) (network string, saw netip.AddrPort, err error) {
+	out, err := l.exec(ctx, node, "egretlab", "fetch", "-timeout", timeout.String(), "-source", fmt.Sprint(":", source), url(server))
+	if err != nil {
+		return "", saw, err
+	}
+	return parseAnswer(out)
+}
+
+// url is a server's page, as one would type it.
+func url(server netip.Addr) string {
+	if server.Is6() {
+		return "http://[" + server.String() + "]/"
+	}
+	return "http://" + server.String() + "/"
+}
+
+// parseAnswer reads what egretlab's server says: "<network> saw <address>:<port>".
+func parseAnswer(text string) (network string, saw netip.AddrPort, err error) {
 	words := strings.Fields(text)
 	if len(words) != 3 || words[1] != "saw" {
 		return "", saw, fmt.Errorf("parse the server's answer %q", text)
 	}
-	saw, err = netip.ParseAddr(words[2])
+	saw, err = netip.ParseAddrPort(words[2])
 	return words[0], saw, err
 }
 
-// pings is a steady ping of both families on a node, in the background.
-type pings struct {
-	lab     *lab
-	node    string
-	targets []netip.Addr
+// A watcher is an egretlab that runs on a node until it is stopped, and then
+// reports in JSON.
+type watcher struct {
+	lab        *lab
+	node, name string
 }
 
-// startPings begins 5 echo requests per second to each target.
-func startPings(ctx context.Context, l *lab, node string, targets ...netip.Addr) (*pings, error) {
-	p := &pings{lab: l, node: node, targets: targets}
-	for _, t := range targets {
-		script := fmt.Sprintf("exec ping -i 0.2 %s >%s", t, p.output(t))
-		if err := l.start(ctx, node, "sh", "-c", script); err != nil {
-			return nil, err
+// watch starts egretlab on a node and returns when it is ready. Its name is
+// unique on the node.
+func (l *lab) watch(ctx context.Context, node, name string, args ...string) (*watcher, error) {
+	w := &watcher{lab: l, node: node, name: name}
+	script := fmt.Sprintf("echo $$ >%s; exec egretlab %s >%s 2>%s", w.file("pid"), strings.Join(args, " "), w.file("json"), w.file("err"))
+	if err := l.start(ctx, node, "sh", "-c", script); err != nil {
+		return nil, err
+	}
+	err := eventually(ctx, prompt, name+" on "+node, func(ctx context.Context) error {
+		said, err := l.exec(ctx, node, "cat", w.file("err"))
+		if err == nil && !strings.Contains(said, "ready") {
+			err = fmt.Errorf("not ready: %q", said)
 		}
-	}
-	return p, nil
+		return err
+	})
+	return w, err
 }
 
-func (p *pings) output(target netip.Addr) string { return "/tmp/ping-" + target.String() }
+func (w *watcher) file(kind string) string { return "/run/" + w.name + "." + kind }
 
-// stop ends them and returns how many answers came in all; an error names the
-// ones that are missing.
-func (p *pings) stop(ctx context.Context) (int, error) {
-	if _, err := p.lab.exec(ctx, p.node, "killall", "-INT", "ping"); err != nil {
-		return 0, err
+// stop ends it and reads its report.
+func (w *watcher) stop(ctx context.Context, report any) error {
+	if _, err := w.lab.exec(ctx, w.node, "sh", "-c", "kill -INT $(cat "+w.file("pid")+")"); err != nil {
+		return err
 	}
-	var total int
-	var errs []error
-	for _, t := range p.targets {
-		var out string
-		err := eventually(ctx, 30*time.Second, "ping's statistics", func(ctx context.Context) (err error) {
-			out, err = p.lab.exec(ctx, p.node, "cat", p.output(t))
-			if err == nil && !strings.Contains(out, "packets transmitted") {
-				err = errors.New("ping has not ended")
-			}
+	return eventually(ctx, prompt, "report of "+w.name+" on "+w.node, func(ctx context.Context) error {
+		out, err := w.lab.exec(ctx, w.node, "cat", w.file("json"))
+		if err != nil {
 			return err
-		})
-		if err != nil {
-			return 0, err
 		}
-		answered, missing, err := parsePing(out)
-		total += answered
-		if len(missing) > 0 {
-			err = fmt.Errorf("ping of %s from %s: %d answers, missing %v", t, p.node, answered, missing)
-		}
-		errs = append(errs, err)
-	}
-	return total, errors.Join(errs...)
-}
-
-// parsePing reads busybox's ping: the number of answers, and the sequence
-// numbers below the highest answered that were not.
-func parsePing(out string) (answered int, missing []int, err error) {
-	seen := map[int]bool{}
-	for line := range strings.Lines(out) {
-		_, rest, ok := strings.Cut(line, " seq=")
-		if !ok {
-			continue
-		}
-		number, _, _ := strings.Cut(rest, " ")
-		n, err := strconv.Atoi(number)
-		if err != nil {
-			return 0, nil, fmt.Errorf("parse ping's line %q: %w", line, err)
-		}
-		seen[n] = true
-	}
-	if len(seen) == 0 {
-		return 0, nil, fmt.Errorf("ping had no answer: %q", out)
-	}
-	highest := 0
-	for n := range seen {
-		highest = max(highest, n)
-	}
-	for n := range highest {
-		if !seen[n] {
-			missing = append(missing, n)
-		}
-	}
-	slices.Sort(missing)
-	return len(seen), missing, nil
+		return json.Unmarshal([]byte(out), report)
+	})
 }
