@@ -95,11 +95,11 @@ func (n *network) applyLocked(cfg Config) error {
 		return fmt.Errorf("network %q: %w", cfg.Network, errors.Join(errs...))
 	}
 	cfg = cfg.normalised()
+	n.startWaiting(cfg)
 	index, err := deviceIndex(cfg.Device)
 	if err != nil {
 		return fmt.Errorf("network %q: %w", cfg.Network, err)
 	}
-	n.startWaiting(cfg)
 	// Sockets are bound to a device's index: a device made anew needs new ones.
 	if n.srv != nil && (!sameServer(n.cfg, cfg) || n.index != index) {
 		n.stopServer(false)

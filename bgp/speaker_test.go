@@ -285,6 +285,26 @@ func TestMultipath(t *testing.T) {
 	})
 }
 
+// TestInternal has an iBGP peer beside an external one.
+func TestInternal(t *testing.T) {
+	g := newGateway(t, nil)
+	in := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: gatewayASN, gateway: g.config.ListenPort})
+	out := startUpstream(t, upstreamConfig{addr: "127.0.0.3", asn: 65001, gateway: g.config.ListenPort})
+	g.set(func(c *Config) {
+		c.Peers = []Peer{in.peer(anything...), out.peer(anything...)}
+		c.Advertise = advertise("198.51.100.0/28")
+	})
+	in.announce(announcement{prefix: "10.1.0.0/16"}, announcement{prefix: "10.2.0.0/16", path: []uint32{65002}}, announcement{prefix: "10.3.0.0/16"})
+	out.announce(announcement{prefix: "10.1.0.0/16", nextHop: "192.0.2.2"}, announcement{prefix: "10.2.0.0/16", nextHop: "192.0.2.2"})
+	// The AS path counts before the kind of the peer: none at all is the shortest.
+	g.routes("10.1.0.0/16 via 192.0.2.1", "10.2.0.0/16 via 192.0.2.2", "10.3.0.0/16 via 192.0.2.1")
+	in.wants("198.51.100.0/28")
+	out.wants("198.51.100.0/28")
+	if l := in.rib()["198.51.100.0/28"]; l.nextHop != "127.0.0.1" || len(l.path) != 0 {
+		t.Errorf("iBGP peer has %+v", l)
+	}
+}
+
 func TestMaxPrefixes(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("graceful restart %t", restart), func(t *testing.T) {
