@@ -154,4 +154,10 @@ type Problem struct {
 	Message string
 }
 
-func (p Problem) String() string { return p.Field + ": " + p.Message }
+// String is "field: message"; a problem of the whole file has no field.
+func (p Problem) String() string {
+	if p.Field == "" {
+		return p.Message
+	}
+	return p.Field + ": " + p.Message
+}

@@ -39,11 +39,7 @@ func (e *Error) Error() string {
 			fmt.Fprintf(&b, "%d:", e.Lines[i])
 		}
 		b.WriteByte(' ')
-		if p.Field == "" {
-			b.WriteString(p.Message) // about the file as a whole
-		} else {
-			b.WriteString(p.String())
-		}
+		b.WriteString(p.String())
 	}
 	return b.String()
 }

@@ -133,30 +133,6 @@ func (f *File) Watch(ctx context.Context, onSpec func(*egress.Spec), onError fun
 	return nil
 }
 
-// Watch is NewFile(path, log).Watch with a Reload at each signal of reload, such
-// as SIGHUP. As nothing was loaded before, the first call comes at once, with the
-// content found.
-func Watch(ctx context.Context, path string, reload <-chan os.Signal, log *slog.Logger, onSpec func(*egress.Spec), onError func(error)) error {
-	f := NewFile(path, log)
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-reload:
-				f.Reload()
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	err := f.Watch(ctx, onSpec, onError)
-	cancel()
-	<-done
-	return err
-}
-
 // forward turns events of the watcher into a trigger, until it is closed. An
 // overflow of the kernel's queue is an event like any other.
 func (f *File) forward(watcher *fsnotify.Watcher, events chan<- struct{}) {

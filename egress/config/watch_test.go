@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -258,27 +257,6 @@ func TestWatchDirectoryReplaced(t *testing.T) {
 	c.want(t, "spec 2s")
 	replace(t, filepath.Join(next, "egret.yaml"), resync(3))
 	c.want(t, "spec 2s", "spec 3s")
-}
-
-// TestWatchFunction is Watch with signals and without a Load before.
-func TestWatchFunction(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "egret.yaml")
-	write(t, file, resync(1))
-	c := &calls{}
-	reload := make(chan os.Signal)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- Watch(ctx, file, reload, slog.New(slog.DiscardHandler), c.onSpec, c.onError) }()
-	c.want(t, "spec 1s")
-	replace(t, file, "resync: 1\n")
-	c.want(t, "spec 1s", "error must be a duration")
-	reload <- syscall.SIGHUP
-	c.want(t, "spec 1s", "error must be a duration", "error must be a duration")
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 }
 
 func TestReloadDoesNotWait(t *testing.T) {
