@@ -11,12 +11,12 @@ import (
 // restart and reload.
 const bucketSeed = 0x65677265
 
-// bucketCount is the number of buckets for a pool of n addresses: 1024, and
+// bucketCount is the number of buckets for a pool of n addresses: 256, and
 // four times as many whenever there would be fewer than four for each address.
-// Only crossing one of these bounds (256, 1024, 4096 ... addresses) moves more
+// Only crossing one of these bounds (64, 256, 1024 ... addresses) moves more
 // clients than Buckets alone would.
 func bucketCount(n int) int {
-	count := 1024
+	count := 256
 	for count < 4*n && count < 1<<16 {
 		count *= 4
 	}
@@ -24,12 +24,12 @@ func bucketCount(n int) int {
 }
 
 // Buckets assigns n buckets to addresses: result[i] is the address of bucket i.
-// Rendezvous hashing with a bound: every bucket goes to the address with the
-// highest score for it that is not full, an address being full with n/len(addrs)
-// buckets, rounded up. So the buckets are spread evenly to within one, and when
-// an address comes or goes hardly any bucket moves beyond its share. The order
-// of addrs and duplicates in it carry no meaning. Without addresses the result
-// is nil.
+// It is rendezvous hashing with quotas: every bucket goes to the address with
+// the highest score for it that is not full, an address being full with
+// n/len(addrs) buckets, rounded down, or up for as many as it takes to place
+// all. So the buckets are spread evenly to within one, and when an address
+// comes or goes few buckets move beyond its share. The order of addrs and
+// duplicates in it carry no meaning. Without addresses the result is nil.
 func Buckets(addrs []netip.Addr, n int) []netip.Addr {
 	addrs = slices.Clone(addrs)
 	slices.SortFunc(addrs, netip.Addr.Compare)
@@ -59,7 +59,7 @@ type claim struct {
 // buckets with the highest scores. The outcome does not depend on the order in
 // which buckets ask.
 func assign(keys []uint64, n int) []int {
-	limit := (n + len(keys) - 1) / len(keys)
+	limits := quotas(keys, n)
 	held := make([][]claim, len(keys)) // heaps, lowest score first
 	owner := make([]int, n)
 	for first := range n {
@@ -69,7 +69,7 @@ func assign(keys []uint64, n int) []int {
 			mine := claim{score, bucket}
 			owner[bucket] = i
 			held[i] = push(held[i], mine)
-			if asking = len(held[i]) > limit; asking {
+			if asking = len(held[i]) > limits[i]; asking {
 				var loser claim
 				loser, held[i] = pop(held[i])
 				bucket, below = loser.bucket, claim{loser.score, i}
@@ -77,6 +77,23 @@ func assign(keys []uint64, n int) []int {
 		}
 	}
 	return owner
+}
+
+// quotas share n buckets out; who gets one more is a matter of its key.
+func quotas(keys []uint64, n int) []int {
+	order := make([]int, len(keys))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(keys[a], keys[b]) })
+	out := make([]int, len(keys))
+	for rank, i := range order {
+		out[i] = n / len(keys)
+		if rank < n%len(keys) {
+			out[i]++
+		}
+	}
+	return out
 }
 
 // best is the address with the highest score for a bucket among those that come

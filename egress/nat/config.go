@@ -80,7 +80,8 @@ type Exit struct {
 	// exit without EgressMark is closed: its traffic is dropped.
 	Mark uint32
 	// Pool4 and Pool6 are the addresses clients are translated to. A family
-	// without addresses is dropped.
+	// without addresses is dropped. Up to some thousand addresses are reasonable:
+	// Buckets takes 45 ms for 1024.
 	Pool4, Pool6 []netip.Addr
 }
 

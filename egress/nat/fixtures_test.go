@@ -114,3 +114,7 @@ func testConfigs() map[string]Config {
 		"empty": {}, "small": smallConfig(), "overlap": overlapConfig(), "dual": dualConfig(), "actions": actionsConfig(),
 	}
 }
+
+// renderFew renders with few buckets, for tests that are about something else:
+// listing a thousand elements takes an emulated machine its time.
+func renderFew(cfg Config) Ruleset { return render(cfg, func(int) int { return 8 }) }

@@ -47,6 +47,7 @@ const (
 	counterReject        = "reject_rule"
 	counterUnmatched     = "drop_unmatched"
 	counterNoAddress     = "drop_no_address"
+	counterMidstream     = "reject_midstream"
 )
 
 // Prefixes of the names of objects per network, exit and policy.

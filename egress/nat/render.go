@@ -30,8 +30,12 @@ const (
 //	forward            guard_forward  D: new flows from uplinks, invalid packets
 //	postrouting        translate   pool address by client and mark; D without one
 //	postrouting        guard_uplink   D: any source that is not this network's
-func Render(cfg Config) Ruleset {
-	r := renderer{cfg: cfg, out: newRuleset(), exits: usableExits(cfg)}
+func Render(cfg Config) Ruleset { return render(cfg, bucketCount) }
+
+// render renders with a choice of the number of buckets for a number of
+// addresses.
+func render(cfg Config, buckets func(int) int) Ruleset {
+	r := renderer{cfg: cfg, out: newRuleset(), exits: usableExits(cfg), buckets: buckets}
 	r.guards()
 	r.entries()
 	r.clients()
@@ -43,9 +47,10 @@ func Render(cfg Config) Ruleset {
 }
 
 type renderer struct {
-	cfg   Config
-	out   Ruleset
-	exits map[string]Exit // by name, those that traffic can take
+	cfg     Config
+	out     Ruleset
+	exits   map[string]Exit // by name, those that traffic can take
+	buckets func(int) int
 }
 
 // usableExits are the exits with a mark of ours and a network that is there.
@@ -124,14 +129,15 @@ func (r *renderer) entries() {
 	}
 	for _, n := range r.cfg.Networks {
 		chain := objectName(prefixUplink, n.Name)
-		for _, dev := range n.devices() {
-			raw[deviceKey(dev)] = "goto " + chain
-			mangle[deviceKey(dev)] = "goto " + chainKeepUp
+		for _, port := range n.ports() {
+			raw[deviceKey(port)] = "goto " + chain
+			mangle[deviceKey(port)] = "goto " + chainKeepUp
 		}
 		// A packet passes prerouting twice, as the port's and as the VRF device's.
-		// The first pass does it all; conntrack ignores the second. Without "iif"
-		// fib never finds addresses of a VRF. The accept is needed: ct zone set
-		// would take the packet back to conntrack.
+		// All of it is done in the first pass, and must not be done in the second:
+		// there fib does not find the port's address, and ct zone set would take the
+		// packet back to conntrack (hence also the accept). Without "iif" fib never
+		// finds addresses of a VRF.
 		r.chain(chain,
 			clearMark,
 			"fib daddr . iif type local notrack accept",
@@ -152,13 +158,17 @@ func (r *renderer) entries() {
 //     if the exit is gone (then the guard drops it).
 //   - A flow that was there before and is not translated stays where it is:
 //     nothing could translate it any more.
+//   - A TCP connection that we know nothing of is past its beginning, where the
+//     zone of its replies was to be set (see decisions). It cannot work; the
+//     client is told, so that it connects anew.
 func (r *renderer) keep() {
 	r.chain(chainKeepCli,
 		"ct direction reply "+clearMark+" accept",
 		fmt.Sprintf("%s vmap { %s : goto %s, %s : goto %s, %s : goto %s }", ourMark,
 			mark(markDrop), chainDenyDrop, mark(markReject), chainDenyReject, mark(markUnmatched), chainDenyUnmatched),
 		fmt.Sprintf("ct mark & %s != 0 meta mark set ct mark accept", mark(EgressMark)),
-		"ct status & confirmed != 0 "+clearMark)
+		"ct status & confirmed != 0 "+clearMark+" accept",
+		fmt.Sprintf("meta mark & %s != 0 ct state new %s %s reject with tcp reset", mark(EgressMark), tcpNotFirst, r.count(counterMidstream)))
 	var texts []string
 	if r.cfg.ReturnMark != 0 {
 		texts = append(texts, fmt.Sprintf("ct direction reply ct mark & %s != 0 %s", mark(EgressMark), setMark(r.cfg.ReturnMark)))
@@ -255,16 +265,27 @@ func (r *renderer) verdict(rule Rule) string {
 	}
 }
 
+// tcpNotFirst matches TCP segments that do not begin a connection.
+const tcpNotFirst = "tcp flags & (syn | ack) != syn"
+
 // decisions are the ends of classification: they mark the packet. For an exit
-// the mark and the zone of the replies go together; the zone must be set before
-// conntrack sees the flow's first packet.
+// the zone of the replies is set too, which must be before conntrack sees the
+// flow's first packet. With that zone conntrack does not find a flow of which
+// the packet is itself a reply, so it is not set where the packet is sure not
+// to be the first of a flow. With UDP one cannot tell: a client's answers to
+// datagrams from the normal side need a rule that skips their destination.
 func (r *renderer) decisions() {
 	zones := map[string]uint16{}
 	for _, n := range r.cfg.Networks {
 		zones[n.Name] = n.Zone
 	}
 	for _, e := range r.exits {
-		r.chain(objectName(prefixExit, e.Name), fmt.Sprintf("%s ct reply zone set %d", setMark(e.Mark), zones[e.Network]))
+		r.chain(objectName(prefixExit, e.Name),
+			setMark(e.Mark),
+			tcpNotFirst+" return",
+			"icmp type echo-reply return",
+			"icmpv6 type echo-reply return",
+			fmt.Sprintf("ct reply zone set %d", zones[e.Network]))
 	}
 	r.chain(chainDecideDrop, setMark(markDrop))
 	r.chain(chainDecideReject, setMark(markReject))
@@ -334,7 +355,7 @@ func keepPrefixes(prefixes []netip.Prefix, keep func(netip.Prefix) bool) []netip
 // expression that looks a client up in it.
 func (r *renderer) bucketMap(name, source string, addrs []netip.Addr, ipv4 bool) string {
 	elements := r.set(name, "integer", addrType(ipv4), false)
-	n := bucketCount(len(addrs))
+	n := r.buckets(len(addrs))
 	for i, a := range Buckets(addrs, n) {
 		elements[strconv.Itoa(i)] = addrText(a)
 	}

@@ -245,6 +245,7 @@ const (
 	ReasonReject    = "rule_reject"      // a rule with action reject
 	ReasonUnmatched = "unmatched_client" // DropUnmatched
 	ReasonNoAddress = "no_pool_address"  // the exit has no address of the family
+	ReasonMidstream = "tcp_midstream"    // a TCP connection through an exit that conntrack does not know (reset)
 )
 
 var counterReasons = map[string]string{
@@ -254,6 +255,7 @@ var counterReasons = map[string]string{
 	counterReject:    ReasonReject,
 	counterUnmatched: ReasonUnmatched,
 	counterNoAddress: ReasonNoAddress,
+	counterMidstream: ReasonMidstream,
 }
 
 // parseCounters reads the JSON listing of counters. Those of other tables and
