@@ -39,8 +39,9 @@ type Router struct {
 	rejectedN uint64
 	loadedAt  time.Time
 
-	status   atomic.Pointer[Status]
-	observed atomic.Pointer[State]
+	status    atomic.Pointer[Status]
+	observed  atomic.Pointer[State]
+	inspected atomic.Pointer[inspection]
 
 	// eventAt is when the oldest kernel or filter event not yet handled came, in
 	// nanoseconds since the epoch; 0 is none.
@@ -92,8 +93,17 @@ func (r *Router) Reject(err error) {
 	r.trigger.Fire()
 }
 
-// Status is what the last round found; nil before the first one.
-func (r *Router) Status() *Status { return r.status.Load() }
+// Status is what the last round and the last inspection found; nil before the
+// first round.
+func (r *Router) Status() *Status {
+	s, in := r.status.Load(), r.inspected.Load()
+	if s == nil || in == nil {
+		return s
+	}
+	full := *s
+	full.Drops, full.Problems = in.drops, in.problems
+	return &full
+}
 
 // Observed is the State of the last round; nil before the first one. It must
 // not be changed.

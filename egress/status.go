@@ -17,6 +17,11 @@ type Status struct {
 	Networks []NetworkStatus `json:"networks"`
 	Pools    []PoolStatus    `json:"pools"`
 	Policies []PolicyStatus  `json:"policies"`
+	// Drops are what the packet filter discarded, by reason, since its table was
+	// made; at most as old as the period of Inspect.
+	Drops []DropStatus `json:"drops,omitempty"`
+	// Problems are what others do in this kernel that could hurt our traffic.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // ConfigStatus is the state of the configuration.

@@ -44,6 +44,8 @@ func TestStatusTable(t *testing.T) {
 		},
 		Pools: []egress.PoolStatus{{Name: "red-pool", Network: "red", Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}, Addresses4: 16, Advertised: true},
 			{Name: "blue-pool", Network: "blue", Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/28"), netip.MustParsePrefix("2001:db8::/124")}, Addresses4: 16, Addresses6: 16, Reason: "network blue is in error"}},
+		Drops:    []egress.DropStatus{{Reason: "invalid", Packets: 3, Bytes: 180}, {Reason: "inbound"}, {Reason: "uplink_source", Network: "red", Packets: 1, Bytes: 60}},
+		Problems: []string{"chain ip filter FORWARD has policy drop in forward"},
 		Policies: []egress.PolicyStatus{{Name: "team-a", Clients: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Rules: []egress.RuleStatus{
 			{Destination: netip.MustParsePrefix("10.0.0.0/8"), Action: egress.ActionNetwork, Network: "red", Pool: "red-pool", Forwarding: true},
 			{Destination: netip.MustParsePrefix("10.9.0.0/16"), Action: egress.ActionReject}}}},

@@ -83,7 +83,7 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
-	err = serve(ctx, file, spec, router, log)
+	err = serve(ctx, file, spec, router, filter, log)
 
 	prober.Close()
 	if cleanup {
@@ -99,9 +99,10 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 
 // serve runs the loop and what surrounds it until ctx ends or one of them
 // fails. A failing metrics listener does not stop the gateway.
-func serve(ctx context.Context, file *config.File, spec *egress.Spec, router *egress.Router, log *slog.Logger) error {
+func serve(ctx context.Context, file *config.File, spec *egress.Spec, router *egress.Router, filter egress.Inspector, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return router.Run(ctx) })
+	group.Go(func() error { return router.Inspect(ctx, filter) })
 	group.Go(func() error {
 		return control.Serve(ctx, control.SocketPath(spec.Settings.RunDir), router, log)
 	})

@@ -52,6 +52,9 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 	if s.Round.LastError != "" {
 		fmt.Fprintf(out, "LAST ROUND FAILED, it is tried again:\n  %s\n", strings.ReplaceAll(s.Round.LastError, "\n", "\n  "))
 	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(out, "IN THE WAY: %s\n", p)
+	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "\nNETWORK\tPHASE\tFOR\tTABLE\tZONE\tPORTS\tROUTES\tREASON")
 	for _, n := range s.Networks {
@@ -98,7 +101,19 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, prefixes(p.Clients), r.Destination, r.Action, to, yes(r.Forwarding))
 		}
 	}
+	printDrops(w, s.Drops)
 	return w.Flush()
+}
+
+// printDrops lists the reasons that have discarded something.
+func printDrops(w io.Writer, drops []egress.DropStatus) {
+	header := "\nDROPPED\tNETWORK\tPACKETS\tBYTES\n"
+	for _, d := range drops {
+		if d.Packets > 0 {
+			fmt.Fprintf(w, "%s%s\t%s\t%d\t%d\n", header, d.Reason, dash(d.Network), d.Packets, d.Bytes)
+			header = ""
+		}
+	}
 }
 
 func age(now, since time.Time) string {

@@ -74,10 +74,13 @@ var (
 	probeRTT        = desc("probe_last_rtt_seconds", "Duration of the last successful attempt.", "network", "probe", "target")
 	poolAdvertised  = desc("pool_advertised", "1 when all prefixes of the pool are advertised.", "network", "pool")
 	poolAddresses   = desc("pool_addresses", "Addresses clients are spread over.", "network", "pool", "family")
+	drops           = desc("dropped_packets_total", "Packets the packet filter discarded, by reason; network is empty where the reason belongs to none.", "reason", "network")
+	droppedBytes    = desc("dropped_bytes_total", "Bytes of these packets.", "reason", "network")
+	environment     = desc("environment_problems", "What others do in this kernel that could hurt our traffic; egret status names it.")
 	policyForwards  = desc("policy_rules", "Rules of the policy by state (forwarding, blocked).", "policy", "state")
 	allDescriptions = []*prometheus.Desc{buildInfo, configLoaded, configOK, configRejected, rounds, roundErrors, roundDuration,
 		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps,
-		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, policyForwards}
+		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards}
 )
 
 // collector makes metrics of the current status at each scrape.
@@ -115,6 +118,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		e.gauge(poolAddresses, float64(p.Addresses4), p.Network, p.Name, "ipv4")
 		e.gauge(poolAddresses, float64(p.Addresses6), p.Network, p.Name, "ipv6")
 	}
+	for _, d := range s.Drops {
+		e.counter(drops, float64(d.Packets), d.Reason, d.Network)
+		e.counter(droppedBytes, float64(d.Bytes), d.Reason, d.Network)
+	}
+	e.gauge(environment, float64(len(s.Problems)))
 	for _, p := range s.Policies {
 		n := map[bool]int{}
 		for _, r := range p.Rules {

@@ -24,6 +24,7 @@ func sample() *egress.Status {
 			{Name: "blue", Phase: egress.PhaseDown},
 		},
 		Pools: []egress.PoolStatus{{Name: "red-pool", Network: "red", Addresses4: 16, Addresses6: 4, Advertised: true}},
+		Drops: []egress.DropStatus{{Reason: "invalid", Packets: 3, Bytes: 180}, {Reason: "uplink_source", Network: "red", Packets: 1, Bytes: 60}},
 		Policies: []egress.PolicyStatus{{Name: "team-a", Rules: []egress.RuleStatus{
 			{Action: egress.ActionNetwork, Forwarding: true}, {Action: egress.ActionNetwork}}}},
 	}
@@ -61,7 +62,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 
 func TestMetricValues(t *testing.T) {
 	for name, want := range map[string]int{
-		"egret_network_up": 2, "egret_pool_addresses": 2, "egret_policy_rules": 2, "egret_bgp_prefixes": 3, "egret_network_routes": 6,
+		"egret_network_up": 2, "egret_pool_addresses": 2, "egret_policy_rules": 2, "egret_bgp_prefixes": 3, "egret_network_routes": 6, "egret_dropped_packets_total": 2,
 	} {
 		if n, err := testutil.GatherAndCount(Registry(sample), name); err != nil || n != want {
 			t.Errorf("%s: %d series (%v), want %d", name, n, err, want)
