@@ -60,7 +60,6 @@ func TestErrors(t *testing.T) {
 					cfg.GracefulRestart = &GracefulRestart{RestartTime: 120e9}
 				}
 				p := u.peer(anything...)
-				p.Passive = c.passive
 				if c.asn != 0 {
 					p.ASN = c.asn
 				}

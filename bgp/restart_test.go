@@ -132,14 +132,14 @@ func TestRestart(t *testing.T) {
 func TestSynced(t *testing.T) {
 	g := newGateway(t, func(c *Config) { c.GracefulRestart = &GracefulRestart{RestartTime: 4095 * time.Second} })
 	a := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort, restart: true})
-	b := Peer{Address: addr("127.0.0.3"), ASN: 65001, Port: uint16(freePort(t)), Import: anything}
+	b := Peer{Address: addr("127.0.0.3"), ASN: 65001, Passive: true, Import: anything}
 	a.announce(announcement{prefix: "10.1.0.0/16"})
 	g.set(func(c *Config) { c.Peers = []Peer{a.peer(anything...), b} })
 	g.routes("10.1.0.0/16 via 192.0.2.1")
 	if g.state().Synced {
 		t.Error("synced before all peers are up")
 	}
-	startUpstream(t, upstreamConfig{addr: "127.0.0.3", asn: 65001, gateway: g.config.ListenPort, restart: true, port: int(b.Port)})
+	startUpstream(t, upstreamConfig{addr: "127.0.0.3", asn: 65001, gateway: g.config.ListenPort, restart: true})
 	g.awaits("synced", func(s State) error {
 		if !s.Synced {
 			return fmt.Errorf("%+v", s.Peers)

@@ -121,7 +121,7 @@ func advertise(prefixes ...string) []Advertisement {
 
 func TestSession(t *testing.T) {
 	g := newGateway(t, nil)
-	u := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort})
+	u := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001})
 	g.set(func(c *Config) {
 		c.Peers = []Peer{u.peer(ImportRule{Prefix: prefix("10.0.0.0/8"), Min: 16, Max: 24}, ImportRule{Prefix: prefix("0.0.0.0/0"), Max: 0})}
 		c.Advertise = []Advertisement{{Prefix: prefix("198.51.100.0/28"), Communities: []uint32{65001<<16 | 2, 64512<<16 | 1}}}
@@ -206,8 +206,8 @@ func TestNetworks(t *testing.T) {
 	blue := red.config
 	blue.Network, blue.ListenPort = "blue", freePort(t)
 	up := map[string]*upstream{
-		"red":  startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: red.config.ListenPort, port: freePort(t)}),
-		"blue": startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: blue.ListenPort, port: freePort(t)}),
+		"red":  startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001}),
+		"blue": startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: blue.ListenPort}),
 	}
 	red.config.Peers, red.config.Advertise = []Peer{up["red"].peer(anything...)}, advertise("198.51.100.0/28")
 	blue.Peers, blue.Advertise = []Peer{up["blue"].peer(anything...)}, advertise("198.51.100.0/28", "203.0.113.0/28")

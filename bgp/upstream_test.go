@@ -54,12 +54,16 @@ type upstream struct {
 	addr netip.Addr
 	asn  uint32
 	port int
+	// dials is true if it dials, and then only it does. When two GoBGPs dial at the
+	// same moment, each may settle for its own connection (RFC 4271 6.8 is only
+	// done where both OPEN messages are in), and both wait for the hold timer.
+	dials bool
 }
 
 type upstreamConfig struct {
 	addr    string
 	asn     uint32
-	gateway int    // the port of the gateway
+	gateway int    // the port of the gateway, if the upstream is to dial
 	expect  uint32 // the gateway's ASN, if another one than it has
 	restart bool   // graceful restart, as a helper and by itself
 	time    uint32 // its restart time, in seconds
@@ -73,7 +77,7 @@ func startUpstream(t *testing.T, c upstreamConfig) *upstream {
 	if c.port == 0 {
 		c.port = freePort(t)
 	}
-	u := &upstream{t: t, addr: addr(c.addr), asn: c.asn, port: c.port}
+	u := &upstream{t: t, addr: addr(c.addr), asn: c.asn, port: c.port, dials: c.gateway != 0}
 	u.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(slog.DiscardHandler), nil))
 	go u.bgp.Serve()
 	ctx := context.Background()
@@ -130,7 +134,7 @@ func (u *upstream) die() {
 
 // peer is the gateway's configuration for this upstream.
 func (u *upstream) peer(rules ...ImportRule) Peer {
-	return Peer{Address: u.addr, ASN: u.asn, Port: uint16(u.port), Import: rules}
+	return Peer{Address: u.addr, ASN: u.asn, Port: uint16(u.port), Passive: u.dials, Import: rules}
 }
 
 // announcement is a path that an upstream originates.
