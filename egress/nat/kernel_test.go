@@ -2,14 +2,14 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"flag"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/egret-router/egret/lab"
 )
@@ -19,6 +19,25 @@ type kernelTable struct {
 	t  *testing.T
 	ns *lab.NS
 	*Table
+	logged *logBuffer
+}
+
+// logBuffer is what the table logged.
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func newKernelTable(t *testing.T) kernelTable {
@@ -29,9 +48,9 @@ func newKernelTable(t *testing.T) kernelTable {
 
 func tableIn(t *testing.T, ns *lab.NS) kernelTable {
 	t.Helper()
-	k := kernelTable{t: t, ns: ns}
+	k := kernelTable{t: t, ns: ns, logged: &logBuffer{}}
 	k.do(func() (err error) {
-		k.Table, err = Open(slog.New(slog.NewTextHandler(io.Discard, nil)))
+		k.Table, err = Open(slog.New(slog.NewTextHandler(k.logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 		return err
 	})
 	return k
@@ -343,67 +362,35 @@ func TestKernelCounters(t *testing.T) {
 	}
 }
 
-// Watch tells of what others do to our table, not of what we do.
-func TestKernelWatch(t *testing.T) {
-	k := newKernelTable(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	seen, done := make(chan struct{}, 1), make(chan error, 1)
-	ready := make(chan struct{})
-	go func() {
-		done <- k.ns.Do(func() error {
-			close(ready)
-			return k.Watch(ctx, func() {
-				select {
-				case seen <- struct{}{}:
-				default:
+// What reading the table and editing it costs the kernel and nft, at 1,000
+// policies of 100 destinations.
+func BenchmarkKernel(b *testing.B) {
+	lab.Require(b, lab.Nft)
+	ns := lab.New(b).MustNamespace("gw")
+	run := func(name string, f func(t *Table) error) {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := ns.Do(func() error {
+					t, err := Open(slog.Default())
+					if err != nil {
+						return err
+					}
+					return f(t)
+				}); err != nil {
+					b.Fatal(err)
 				}
-			})
+			}
 		})
-	}()
-	<-ready
-	want := Render(smallConfig())
-	k.become(want)
-
-	// The socket may not be open yet; poke the table until Watch tells.
-	lab.Eventually(t, time.Minute, "a notification", func() error {
-		if err := k.nft("flush chain inet egret classify"); err != nil {
-			return lab.Final(err)
-		}
-		return within2s(seen)
+	}
+	cfg := bigConfig(1000, 100)
+	big := Render(cfg)
+	cfg.Policies[500].Rules = append([]Rule{rule("11.0.0.0/8", Drop, "")}, cfg.Policies[500].Rules...)
+	there, back := Diff(big, Render(cfg)), Diff(Render(cfg), big)
+	run("load", func(t *Table) error {
+		return errors.Join(t.Delete(b.Context()), t.Apply(b.Context(), Diff(Ruleset{}, big)))
 	})
-	k.become(want)
-	for len(seen) > 0 {
-		<-seen
-	}
-
-	for _, ours := range []Ruleset{Render(dualConfig()), Render(Config{}), want} {
-		k.become(ours)
-	}
-	if err := k.nft("add table ip other; add chain ip other c"); err != nil {
-		t.Fatal(err)
-	}
-	for _, damage := range []string{"flush ruleset", "add table inet egret { flags dormant; }", "add element inet egret clients4 { 10.9.9.9 : accept }"} {
-		if len(seen) > 0 {
-			t.Errorf("a notification before %q", damage)
-			<-seen
-		}
-		if err := k.nft(damage); err != nil {
-			t.Fatal(err)
-		}
-		lab.Eventually(t, time.Minute, "a notification of "+damage, func() error { return within2s(seen) })
-		k.become(want)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-func within2s(seen <-chan struct{}) error {
-	select {
-	case <-seen:
-		return nil
-	case <-time.After(2 * time.Second):
-		return context.DeadlineExceeded
-	}
+	run("snapshot", func(t *Table) error { _, err := t.Snapshot(b.Context()); return err })
+	run("edit there and back", func(t *Table) error {
+		return errors.Join(t.Apply(b.Context(), there), t.Apply(b.Context(), back))
+	})
 }

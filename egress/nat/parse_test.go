@@ -2,6 +2,7 @@ package nat
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -136,4 +137,23 @@ func FuzzWatcher(f *testing.F) {
 		w := watcher{isOwn: func(uint32) bool { return false }}
 		w.receive(data)
 	})
+}
+
+// BenchmarkParse is our part of Snapshot, at 100,000 elements.
+func BenchmarkParse(b *testing.B) {
+	var text strings.Builder
+	text.WriteString(`{"nftables": [{"table": {"name": "egret"}}`)
+	for p := range 1000 {
+		fmt.Fprintf(&text, `, {"map": {"family": "inet", "name": "dst4_%d", "table": "egret", "type": "ipv4_addr", "handle": 17, "map": "verdict", "flags": ["interval"], "elem": [["11.0.0.1", {"goto": {"target": "x"}}]`, p)
+		for d := range 99 {
+			fmt.Fprintf(&text, `, [{"prefix": {"addr": "10.%d.0.0", "len": 16}}, {"goto": {"target": "exit_%d"}}]`, d, d%4)
+		}
+		text.WriteString("]}}")
+	}
+	text.WriteString("]}")
+	for b.Loop() {
+		if _, err := parseRuleset([]byte(text.String())); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

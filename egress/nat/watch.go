@@ -24,7 +24,11 @@ const receiveBuffer = 4 << 20
 // process that Apply or Delete started; the port is the process id in our own
 // pid namespace.
 func (t *Table) Watch(ctx context.Context, notify func()) error {
-	sock, err := openWatch()
+	return t.watch(ctx, notify, receiveBuffer)
+}
+
+func (t *Table) watch(ctx context.Context, notify func(), buffer int) error {
+	sock, err := openWatch(buffer)
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
@@ -52,15 +56,15 @@ func (t *Table) Watch(ctx context.Context, notify func()) error {
 }
 
 // openWatch opens a netlink socket that hears the nftables group in the network
-// namespace of the calling thread.
-func openWatch() (*os.File, error) {
+// namespace of the calling thread, with a receive buffer of so many bytes.
+func openWatch(buffer int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	file := os.NewFile(uintptr(fd), "nftables notifications")
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer); err != nil {
 			return nil, errors.Join(os.NewSyscallError("setsockopt", err), file.Close())
 		}
 	}
