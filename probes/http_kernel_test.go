@@ -41,12 +41,13 @@ func newSite(t *testing.T, ns *lab.NS, address string, certificate *tls.Certific
 	s := &site{hosts: map[string]bool{}, names: map[string]bool{}}
 	s.do(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "all is well") })
 	var l net.Listener
-	if err := ns.Do(func() (err error) {
-		l, err = net.Listen("tcp", address)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	// An IPv6 address is tentative until the kernel has noticed the carrier.
+	lab.Eventually(t, time.Minute, "address "+address, func() error {
+		return ns.Do(func() (err error) {
+			l, err = net.Listen("tcp", address)
+			return err
+		})
+	})
 	if certificate != nil {
 		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*certificate}})
 	}
@@ -185,7 +186,9 @@ func TestHTTPS(t *testing.T) {
 	s := newSite(t, n.far, "10.0.0.5:443", certificate)
 	trusted, doubting := startProber(t, n.gw, "SSL_CERT_FILE="+roots, "SSL_CERT_DIR=/nonexistent"), startProber(t, n.gw)
 	probe := func(name string, h probes.HTTPConfig) probes.Config {
-		return httpProbe(name, "g0", h, "https://10.0.0.5/")
+		c := httpProbe(name, "g0", h, "https://10.0.0.5/")
+		c.Interval, c.AttemptTimeout = time.Second, 20*time.Second // an emulated machine needs long for TLS
+		return c
 	}
 	trusted.set(probe("address", probes.HTTPConfig{}), probe("name", probes.HTTPConfig{TLSServerName: "health.example"}),
 		probe("other", probes.HTTPConfig{TLSServerName: "other.example"}))

@@ -102,20 +102,20 @@ func (a *icmpAttempt) try(ctx context.Context) (time.Duration, error) {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return 0, fmt.Errorf("receive echo reply: %w", why)
 	}
-	return 0, a.silence(limit(ctx, start), why)
+	return 0, a.silence(why)
 }
 
 // silence is the error when no reply came in time, with the reason if the
 // network ever told one.
-func (a *icmpAttempt) silence(waited time.Duration, why error) error {
+func (a *icmpAttempt) silence(why error) error {
 	if why != nil {
 		a.why = why
-		return fmt.Errorf("no echo reply within %v: %w", waited, why)
+		return fmt.Errorf("no echo reply: %w", why)
 	}
 	if a.why != nil {
-		return fmt.Errorf("no echo reply within %v (earlier: %w)", waited, a.why)
+		return fmt.Errorf("no echo reply (earlier: %w)", a.why)
 	}
-	return fmt.Errorf("no echo reply within %v", waited)
+	return errors.New("no echo reply")
 }
 
 // send tries twice: the socket may hold an unreachable message that answers

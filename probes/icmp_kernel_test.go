@@ -86,10 +86,10 @@ func TestPingTellsWhyNot(t *testing.T) {
 	p.set(icmpProbe("unreachable", "g0", "10.9.0.1"), icmpProbe("unreachable6", "g0", "fd09::1"),
 		icmpProbe("device", "g7", "10.0.0.5"), icmpProbe("absent", "g0", "10.0.0.99"), source)
 	// The far side answers only the first requests with an unreachable message.
-	p.verdict("unreachable", probes.Down, "no echo reply within 300ms", "no route to host")
-	p.verdict("unreachable6", probes.Down, "no echo reply within 300ms", "network is unreachable")
+	p.verdict("unreachable", probes.Down, "no answer within 300ms: no echo reply", "no route to host")
+	p.verdict("unreachable6", probes.Down, "no answer within 300ms: no echo reply", "network is unreachable")
 	p.verdict("device", probes.Down, `bind to device "g7": no such device`)
-	p.verdict("absent", probes.Down, "no echo reply within 300ms")
+	p.verdict("absent", probes.Down, "no answer within 300ms: no echo reply")
 	p.verdict("source", probes.Down, "cannot assign requested address")
 }
 
@@ -147,7 +147,7 @@ func TestPingAcceptsOnlyItsOwnReply(t *testing.T) {
 // TestPingOfAStarvedProcess: a process that gets no processor while the reply
 // comes, until after the deadline, does not blame the target.
 func TestPingOfAStarvedProcess(t *testing.T) {
-	const timeout, delay, pause, pauses = time.Second, 300 * time.Millisecond, 1500 * time.Millisecond, 2
+	const timeout, delay, pause, pauses = 2 * time.Second, 300 * time.Millisecond, 2500 * time.Millisecond, 2
 	n := newPair(t)
 	if err := n.far.Sysctl("net.ipv4.icmp_echo_ignore_all", "1"); err != nil {
 		t.Fatal(err)

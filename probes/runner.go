@@ -2,6 +2,8 @@ package probes
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -41,6 +43,9 @@ func (r *runner) run(ctx context.Context) {
 		start := time.Now()
 		limited, cancel := context.WithTimeout(ctx, r.timeout)
 		rtt, err := r.try(limited)
+		if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("no answer within %v: %w", r.timeout, err)
+		}
 		cancel()
 		<-r.turn
 		if ctx.Err() != nil {
