@@ -35,9 +35,8 @@ func (p *planner) dropAddresses(l *modelLink, gone, stay []Address) {
 	})
 	network := p.deviceNetwork(l.Name)
 	var again []Address
-	var needs []int
 	for _, a := range gone {
-		needs = append(needs, p.step(network, DeleteAddress{Device: l.Name, Prefix: a.Prefix}, p.addresses[l.Name]))
+		p.step(network, DeleteAddress{Device: l.Name, Prefix: a.Prefix}, p.addresses[l.Name])
 		if a.Prefix.Addr().Is6() || a.Flags&addrSecondary != 0 {
 			continue
 		}
@@ -49,7 +48,7 @@ func (p *planner) dropAddresses(l *modelLink, gone, stay []Address) {
 	}
 	slices.SortFunc(again, func(a, b Address) int { return a.Prefix.Compare(b.Prefix) })
 	for _, a := range again {
-		p.step(network, PutAddress{Device: l.Name, Address: a}, needs)
+		p.step(network, PutAddress{Device: l.Name, Address: a}, nil)
 	}
 	l.Addresses = stay
 }

@@ -227,6 +227,72 @@ func TestBlockedUntilWhole(t *testing.T) {
 	}
 }
 
+// TestBlockedNetworkStaysBlocked: as long as a network cannot be, what blocks its
+// traffic stays, though it is no longer wanted.
+func TestBlockedNetworkStaysBlocked(t *testing.T) {
+	k, want := ports(), overlapping()
+	rule := vrf.Rule{Priority: 805, Mark: 0x10010000, Mask: 0x1fff0000, Action: vrf.RuleBlackhole}
+	want.Rules = append(want.Rules, rule)
+	must(t, k.Apply(t.Context(), vrf.Diff(snapshot(t, k), want)).Err())
+	k.AddLink(vrf.Link{Name: "theirs", Kind: "vrf", Table: 10003})
+	want = overlapping()
+	want.VRFs[0].Table = 10003
+	must(t, k.Apply(t.Context(), vrf.Diff(snapshot(t, k), want)).Err())
+	if !slices.Contains(snapshot(t, k).Config.Rules, rule) {
+		t.Error("the network was let in")
+	}
+}
+
+// TestTeardownStopsBehindRules: while a lookup cannot be deleted, its table and its
+// VRF stay.
+func TestTeardownStopsBehindRules(t *testing.T) {
+	k := ports()
+	must(t, k.Apply(t.Context(), vrf.Diff(snapshot(t, k), overlapping())).Err())
+	k.FailIf(func(a vrf.Action) error {
+		if del, ok := a.(vrf.DeleteRule); ok && del.Rule.Table == 10002 {
+			return errInjected
+		}
+		return nil
+	})
+	if err := k.Apply(t.Context(), vrf.Teardown(snapshot(t, k))).Err(); !errors.Is(err, errInjected) {
+		t.Fatal(err)
+	}
+	have := snapshot(t, k).Config
+	if len(have.VRFs) != 1 || have.VRFs[0].Name != "blue" || len(openLookups(have)) > 0 {
+		t.Errorf("left over: %+v", have)
+	}
+}
+
+// TestFirstApplyNeverOpens lets every step of the first plan fail in turn: no lookup
+// is ever added without what catches the traffic that its table has no answer for.
+func TestFirstApplyNeverOpens(t *testing.T) {
+	steps := len(vrf.Diff(snapshot(t, ports()), overlapping()).Ops)
+	for n := 1; n <= steps; n++ {
+		k := ports()
+		k.FailNth(n, errInjected)
+		k.Apply(t.Context(), vrf.Diff(snapshot(t, k), overlapping()))
+		if open := openLookups(snapshot(t, k).Config); len(open) > 0 {
+			t.Errorf("step %d failing: open %v", n, open)
+		}
+	}
+}
+
+// TestRouteKeepsItsGroup: a route that cannot move to its new group, because a
+// member of that cannot be, keeps the old one, though nobody wants it any more.
+func TestRouteKeepsItsGroup(t *testing.T) {
+	k, want := ports(), overlapping()
+	must(t, k.Apply(t.Context(), vrf.Diff(snapshot(t, k), want)).Err())
+	before := snapshot(t, k).Config
+	missing := hop(vrf.NextHop{Gateway: addr("172.16.0.2"), Device: "eth9"})
+	group := vrf.Group{ID: vrf.GroupIDFor(owner, "new"), Members: []vrf.Member{{ID: missing.ID, Weight: 1}}}
+	want.NextHops[0], want.Groups[0], want.Routes[0].NextHop = missing, group, group.ID
+	plan := vrf.Diff(snapshot(t, k), want)
+	must(t, k.Apply(t.Context(), plan).Err())
+	if diff := sameConfig(before, snapshot(t, k).Config); diff != "" || len(plan.Errors) != 1 {
+		t.Errorf("plan:\n%s\nchanged:\n%s", plan, diff)
+	}
+}
+
 // TestAddressOfOthersSuffices: a wanted address that somebody else has put on the
 // port is neither added nor, later, removed.
 func TestAddressOfOthersSuffices(t *testing.T) {

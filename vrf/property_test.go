@@ -223,6 +223,11 @@ func TestEveryStepFailing(t *testing.T) {
 					t.Fatalf("seed %d step %d: nothing blocks %v any more\n%s", seed, n, mark, plan)
 				}
 			}
+			for _, open := range openLookups(snapshot(t, k).Config) {
+				if !slices.Contains(openLookups(have.Config), open) {
+					t.Fatalf("seed %d step %d: nothing catches what %q does not find\n%s", seed, n, open, plan)
+				}
+			}
 			mend := vrf.Diff(snapshot(t, k), want)
 			if r := k.Apply(t.Context(), mend); r.Err() != nil {
 				t.Fatalf("seed %d step %d: mend: %v\nplan:\n%s\nmend:\n%s", seed, n, r.Err(), plan, mend)
@@ -252,6 +257,53 @@ func checkFailure(t *testing.T, seed uint64, n int, plan vrf.Plan, r vrf.Result)
 	}
 	if !errors.Is(r.Err(), errInjected) {
 		t.Fatalf("seed %d step %d: Err is %v", seed, n, r.Err())
+	}
+}
+
+// openLookups are the rules that look up a table of ours which does not end in a
+// fallback, or that no catch-all follows.
+func openLookups(c vrf.Config) (out []vrf.Rule) {
+	for _, r := range c.Rules {
+		if r.Action != vrf.RuleLookup || r.Table == 254 {
+			continue
+		}
+		fallback := slices.ContainsFunc(c.Routes, func(x vrf.Route) bool {
+			return x.Table == r.Table && x.Metric == fallbackMetric && x.Prefix.Addr().Is6() == r.IPv6
+		})
+		if !fallback || !blocks(c, blockedMark{r.IPv6, 0x10000000, 0x10000000}) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// TestRoutesStay changes only next hops, groups, routes and rules, and lets every
+// step fail in turn: a route that the old and the new state have is never lost.
+func TestRoutesStay(t *testing.T) {
+	for seed := range *seeds / 3 {
+		start := func() (*vrftest.Kernel, vrf.Config) {
+			g := newGenerator(seed)
+			k := g.kernel()
+			want := g.config()
+			must(t, k.Apply(t.Context(), vrf.Diff(snapshot(t, k), want)).Err())
+			g.routing(&want)
+			return k, want
+		}
+		k, want := start()
+		for n := range len(vrf.Diff(snapshot(t, k), want).Ops) {
+			k, want := start()
+			have := snapshot(t, k)
+			plan := vrf.Diff(have, want)
+			k.FailNth(n+1, errInjected)
+			k.Apply(t.Context(), plan)
+			after := snapshot(t, k).Config
+			for _, r := range have.Config.Routes {
+				same := func(x vrf.Route) bool { return x.Table == r.Table && x.Prefix == r.Prefix && x.Metric == r.Metric }
+				if slices.ContainsFunc(want.Routes, same) && !slices.ContainsFunc(after.Routes, same) {
+					t.Fatalf("seed %d step %d: route %q is lost\n%s", seed, n, r, plan)
+				}
+			}
+		}
 	}
 }
 

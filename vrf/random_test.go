@@ -76,7 +76,32 @@ func (g generator) config() vrf.Config {
 			ports = ports[1:]
 		}
 		c.VRFs = append(c.VRFs, v)
-		g.network(&c, v)
+	}
+	separateVLANs(c)
+	g.routing(&c)
+	return c
+}
+
+// separateVLANs sees to it that no two ports are the same VLAN.
+func separateVLANs(c vrf.Config) {
+	taken := map[vrf.VLAN]bool{}
+	for _, v := range c.VRFs {
+		for _, p := range v.Ports {
+			if p.VLAN != nil && taken[*p.VLAN] {
+				p.VLAN.ID = 99
+			}
+			if p.VLAN != nil {
+				taken[*p.VLAN] = true
+			}
+		}
+	}
+}
+
+// routing fills in everything that goes with the VRFs of c.
+func (g generator) routing(c *vrf.Config) {
+	c.NextHops, c.Groups, c.Routes, c.Rules = nil, nil, nil, nil
+	for _, v := range c.VRFs {
+		g.network(c, v)
 	}
 	for _, ipv6 := range []bool{false, true} {
 		action := pick(g, []vrf.RuleAction{vrf.RuleUnreachable, vrf.RuleBlackhole})
@@ -85,16 +110,12 @@ func (g generator) config() vrf.Config {
 			c.Rules = append(c.Rules, vrf.Rule{Priority: 800, IPv6: ipv6, Mark: 0x20000000, Mask: 0x20000000, Action: vrf.RuleLookup, Table: 254})
 		}
 	}
-	return c
 }
 
 func (g generator) port(name string) vrf.Port {
 	p := vrf.Port{Name: name}
 	if name == "vlan10" || name == "vlan20" {
-		p.VLAN = &vrf.VLAN{Parent: pick(g, []string{"eth5", "eth6", "eth1"}), ID: uint16(10 + g.IntN(2))}
-		if name == "vlan20" {
-			p.VLAN.ID += 10
-		}
+		p.VLAN = &vrf.VLAN{Parent: pick(g, []string{"eth5", "eth1", "eth2"}), ID: uint16(10 + g.IntN(2))}
 	}
 	for _, a := range []string{"172.16.0.1/30", "172.16.1.1/24", "172.16.1.5/24", "fd00::1/64", "fd00:1::1/64"} {
 		if g.chance(50) {

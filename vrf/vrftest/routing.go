@@ -21,6 +21,10 @@ func keyOf(r vrf.Route) routeKey { return routeKey{r.Table, r.Prefix, r.Metric} 
 func (k *Kernel) do(a vrf.Action) error {
 	switch a := a.(type) {
 	case vrf.AddVRF:
+		// With net.vrf.strict_mode on, as the strictest kernel.
+		if i := slices.IndexFunc(k.links, func(l vrf.Link) bool { return l.Kind == "vrf" && l.Table == a.Table }); i >= 0 {
+			return fmt.Errorf("table %d is of %q: %w", a.Table, k.links[i].Name, syscall.EBUSY)
+		}
 		return k.addLink(vrf.Link{Name: a.Name, Kind: "vrf", Table: a.Table, Group: a.Group, MTU: 65575})
 	case vrf.AddVLAN:
 		return k.addVLAN(a)
