@@ -13,6 +13,7 @@ import (
 // TestErrors has a session fail in all the ways that users meet. It also holds
 // the words of GoBGP's log that sessionError knows.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	shutdown := func(u *upstream) {
 		err := u.bgp.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{
 			Address: gatewayAddress.String(), Communication: "back\x1b[2J at noon",
@@ -84,6 +85,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestNobodyListens(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, nil)
 	g.set(func(c *Config) {
 		c.Peers = []Peer{{Address: addr("127.0.0.2"), ASN: 65001, Port: uint16(freePort(t))}}

@@ -135,6 +135,7 @@ func TestSessionEvents(t *testing.T) {
 
 // TestPanic holds that a panic in handling an event is survived, and repaired.
 func TestPanic(t *testing.T) {
+	t.Parallel()
 	if err := guard("paths", func() { panic("bad message") }); err == nil || err.Error() != "handle paths: panic: bad message" {
 		t.Errorf("guard: %v", err)
 	}

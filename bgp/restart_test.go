@@ -18,6 +18,7 @@ import (
 // TestHelper lets an upstream restart: its routes stay until it tells which it
 // still has, or until its restart time is over.
 func TestHelper(t *testing.T) {
+	t.Parallel()
 	start := func(t *testing.T, seconds uint32) (*gateway, upstreamConfig, *upstream) {
 		g := newGateway(t, func(c *Config) { c.GracefulRestart = &GracefulRestart{RestartTime: 60 * time.Second} })
 		config := upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort, restart: true, time: seconds, port: freePort(t)}
@@ -86,6 +87,7 @@ func watch(g *gateway, look func(State)) (stop func()) {
 // TestRestart lets the gateway restart: an upstream keeps our prefixes, and
 // drops the ones we no longer have at our End-of-RIB.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, func(c *Config) { c.GracefulRestart = &GracefulRestart{RestartTime: 60 * time.Second} })
 	u := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort, restart: true})
 	dead := startUpstream(t, upstreamConfig{addr: "127.0.0.3", asn: 65001})
@@ -130,6 +132,7 @@ func TestRestart(t *testing.T) {
 
 // TestSynced ends the wait with the last End-of-RIB, or with the time.
 func TestSynced(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, func(c *Config) { c.GracefulRestart = &GracefulRestart{RestartTime: 4095 * time.Second} })
 	a := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort, restart: true})
 	b := Peer{Address: addr("127.0.0.3"), ASN: 65001, Passive: true, Import: anything}
@@ -172,6 +175,7 @@ func TestSynced(t *testing.T) {
 
 // TestFamilies has both families in one session, and a session over IPv6.
 func TestFamilies(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, nil)
 	u := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort, ipv6: true})
 	u.announce(announcement{prefix: "10.1.0.0/16"}, announcement{prefix: "2001:db8:1::/48"},
@@ -269,6 +273,7 @@ func goroutines() (count int, stacks string) {
 
 // TestNotify holds that a slow listener is told again and holds up nothing.
 func TestNotify(t *testing.T) {
+	t.Parallel()
 	told := make(chan struct{})
 	s := New(testLogger(t), func() { told <- struct{}{} })
 	c := Config{Network: "red", ASN: gatewayASN, RouterID: addr("10.255.0.1"), ListenPort: freePort(t)}

@@ -120,6 +120,7 @@ func advertise(prefixes ...string) []Advertisement {
 }
 
 func TestSession(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, nil)
 	u := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001})
 	g.set(func(c *Config) {
@@ -202,6 +203,7 @@ func TestSession(t *testing.T) {
 // TestNetworks has equal addresses, ASNs and router ids on both sides in two
 // networks, and one network that cannot be set.
 func TestNetworks(t *testing.T) {
+	t.Parallel()
 	red := newGateway(t, nil)
 	blue := red.config
 	blue.Network, blue.ListenPort = "blue", freePort(t)
@@ -259,6 +261,7 @@ func TestNetworks(t *testing.T) {
 }
 
 func TestMultipath(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, nil)
 	a := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort})
 	b := startUpstream(t, upstreamConfig{addr: "127.0.0.3", asn: 65002, gateway: g.config.ListenPort})
@@ -287,6 +290,7 @@ func TestMultipath(t *testing.T) {
 
 // TestInternal has an iBGP peer beside an external one.
 func TestInternal(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, nil)
 	in := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: gatewayASN, gateway: g.config.ListenPort})
 	out := startUpstream(t, upstreamConfig{addr: "127.0.0.3", asn: 65001, gateway: g.config.ListenPort})
@@ -306,8 +310,10 @@ func TestInternal(t *testing.T) {
 }
 
 func TestMaxPrefixes(t *testing.T) {
+	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("graceful restart %t", restart), func(t *testing.T) {
+			t.Parallel()
 			g := newGateway(t, nil)
 			u := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort, restart: restart})
 			u.announce(announcement{prefix: "10.1.0.0/16"}, announcement{prefix: "10.2.0.0/16"})
@@ -348,6 +354,7 @@ func TestMaxPrefixes(t *testing.T) {
 }
 
 func TestClosed(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, nil)
 	g.set(nil)
 	g.Close(false)

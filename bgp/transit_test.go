@@ -12,6 +12,7 @@ import (
 // TestNoTransit is a property: whatever two peers of a network announce and
 // withdraw, neither ever learns from us anything but our own prefixes.
 func TestNoTransit(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
