@@ -80,16 +80,31 @@ vulncheck: deps-build ## known vulnerabilities (needs access to vuln.go.dev)
 
 ##@ See
 
+.PHONY: demo
+demo: bin/demo ## two networks with the same addresses, real routers: what Egret does, in a minute or two
+	@bin/demo
+
+.PHONY: demo-shell
+demo-shell: bin/demo bin/egretlab ## the same lab, left up to play in
+	@bin/demo -shell
+
 .PHONY: containerlab
 containerlab: ## run the containerlab topology inside a VM and check the outcome
 	containerlab/run.sh
 
 # The rest is not listed by help.
 
-.PHONY: deps-build deps-test
-deps-build deps-test: deps-%:
+.PHONY: deps-build deps-test deps-demo
+deps-build deps-test deps-demo: deps-%:
 	@lab/deps.sh $*
 
 .PHONY: bin/vmrun
 bin/vmrun: deps-build
 	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/vmrun
+
+# Static, as the VM's guest runs them, too.
+.PHONY: bin/demo bin/egretlab
+bin/demo: deps-demo build bin/vmrun
+	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/demo
+bin/egretlab: deps-build
+	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/egretlab
