@@ -81,24 +81,30 @@ type gateway struct {
 	daemon *lab.Proc
 }
 
-// binary is the egret under test.
-func binary(t *testing.T) string {
-	t.Helper()
+// binary is the egret under test, copied to a local file system: where the
+// tests run in a VM, each start would read it anew from the host.
+var binary = sync.OnceValues(func() (string, error) {
 	path := os.Getenv("EGRET_BIN")
 	if path == "" {
 		path = filepath.Join("..", "bin", "egret")
 	}
-	abs, err := filepath.Abs(path)
+	data, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		return "", fmt.Errorf("the binary under test is missing (make build): %w", err)
 	}
-	if _, err := os.Stat(abs); err != nil {
-		t.Fatalf("the binary under test is missing: %v (make build)", err)
+	copied := filepath.Join(os.TempDir(), fmt.Sprintf("egret-under-test-%d", os.Getpid()))
+	return copied, os.WriteFile(copied, data, 0o755)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		os.Remove(path)
 	}
-	return abs
+	os.Exit(code)
 }
 
-// topology builds the labs's networks; no Egret runs yet.
+// topology builds the lab's networks; no Egret runs yet.
 func topology(t *testing.T, o lab.OverlapOptions) *gateway {
 	t.Helper()
 	lab.Require(t, lab.Root, lab.VRF, lab.Nft, lab.Conntrack, lab.FRR, lab.BIRD)
@@ -108,7 +114,11 @@ func topology(t *testing.T, o lab.OverlapOptions) *gateway {
 // start starts the daemon; it does not wait.
 func (g *gateway) start(config string) {
 	g.t.Helper()
-	p, err := g.StartEgret(binary(g.t), config)
+	path, err := binary()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	p, err := g.StartEgret(path, config)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -236,7 +246,7 @@ func (g *gateway) streams(protocol traffic.Protocol, clients ...string) (stop fu
 	for _, c := range clients {
 		source := netip.MustParseAddr(c)
 		s, err := g.Stream(traffic.StreamOptions{Protocol: protocol, Source: netip.AddrPortFrom(source, 0),
-			Dest: netip.AddrPortFrom(server(source), lab.UDPPort), Interval: 20 * time.Millisecond, Linger: 20 * time.Second})
+			Dest: netip.AddrPortFrom(server(source), lab.UDPPort), Interval: 50 * time.Millisecond, Linger: 20 * time.Second})
 		if err != nil {
 			g.t.Fatal(err)
 		}
