@@ -2,9 +2,12 @@ package vrf_test
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/egret-router/egret/lab"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -51,5 +54,38 @@ func BenchmarkDiff100kRoutes(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkKernel100kRoutes adds, reads and deletes routes in a real kernel.
+func BenchmarkKernel100kRoutes(b *testing.B) {
+	lab.Require(b, lab.Root)
+	l := lab.New(b)
+	gw, far := l.MustNamespace("gw"), l.MustNamespace("far")
+	l.MustLink(gw, "eth1", far, "eth1")
+	l.MustLink(gw, "eth2", far, "eth2")
+	must(b, gw.Sysctl("net.ipv4.nexthop_compat_mode", "0"))
+	k := openIn(b, gw, slog.New(slog.DiscardHandler))
+	want := routing("192.0.2.1")
+	want.Routes = append(want.Routes, full(100000).Routes[8:]...)
+	for i := range want.Routes {
+		if want.Routes[i].Learned && want.Routes[i].Prefix.Addr().Is4() {
+			want.Routes[i].NextHop, want.Routes[i].Table = want.Groups[0].ID, 5000
+		}
+	}
+	var add, read, remove time.Duration
+	for b.Loop() {
+		clock := time.Now()
+		must(b, k.Apply(b.Context(), vrf.Diff(snapshot(b, k), want)).Err())
+		add += time.Since(clock)
+		clock = time.Now()
+		have := snapshot(b, k)
+		read += time.Since(clock)
+		clock = time.Now()
+		must(b, k.Apply(b.Context(), vrf.Teardown(have)).Err())
+		remove += time.Since(clock)
+	}
+	for what, d := range map[string]time.Duration{"s/add": add, "s/snapshot": read, "s/delete": remove} {
+		b.ReportMetric(d.Seconds()/float64(b.N), what)
 	}
 }

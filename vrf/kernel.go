@@ -43,6 +43,9 @@ type Kernel struct {
 // Open opens the network namespace of the calling thread. Needs CAP_NET_ADMIN and
 // kernel 5.18.
 func Open(owner Owner, log *slog.Logger) (*Kernel, error) {
+	if err := checkKernel(); err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
 	ns, err := netns.Get()
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
@@ -52,6 +55,30 @@ func Open(owner Owner, log *slog.Logger) (*Kernel, error) {
 		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), k.Close())
 	}
 	return k, nil
+}
+
+// checkKernel refuses kernels that would silently ignore IFA_PROTO, so that our
+// addresses could not be told from those of others.
+func checkKernel() error {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	if !kernelAtLeast(release, 5, 18) {
+		return fmt.Errorf("kernel %q is too old, 5.18 is the oldest", release)
+	}
+	return nil
+}
+
+// kernelAtLeast compares the first two numbers of a release as uname shows it. A
+// release that it cannot read passes.
+func kernelAtLeast(release string, major, minor int) bool {
+	var have [2]int
+	if _, err := fmt.Sscanf(release, "%d.%d", &have[0], &have[1]); err != nil {
+		return true
+	}
+	return have[0] > major || (have[0] == major && have[1] >= minor)
 }
 
 func (k *Kernel) openSockets() error {

@@ -82,7 +82,8 @@ func (m linkModel) remove(name string) {
 
 // cycle models "down and up again", which a device that is up goes through when
 // its master changes: IPv6 addresses go (keep_addr_on_down may save them; putting
-// them again does no harm), next hops go, and the VLANs on it follow.
+// them again does no harm), next hops go, and the VLANs on it follow. The kernel
+// also drops the routes of others through it; those are theirs to put back.
 func (m linkModel) cycle(l *modelLink) {
 	if !l.Up {
 		return

@@ -69,6 +69,16 @@ func TestBlackholeBehindRoute(t *testing.T) {
 	}
 }
 
+func TestKernelAtLeast(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.1.0-56-amd64": true, "5.18.0": true, "5.18-rc1": true, "5.17.9": false, "4.19.0-27": false, "10.0": true, "odd": true, "": true,
+	} {
+		if kernelAtLeast(release, 5, 18) != want {
+			t.Errorf("%q is at least 5.18: not %t", release, want)
+		}
+	}
+}
+
 // The fuzz targets hold that no bytes make a reader panic, and that what is read
 // can be written and read again.
 

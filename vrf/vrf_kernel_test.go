@@ -2,6 +2,7 @@ package vrf_test
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -253,6 +254,47 @@ func (r *rig) visit(step string, want vrf.Config) {
 	r.t.Helper()
 	r.step = step
 	r.repaired(want)
+}
+
+// TestKernelKeepsAddresses runs with the settings that a gateway has: duplicate
+// address detection on, and addresses kept when a device goes down.
+func TestKernelKeepsAddresses(t *testing.T) {
+	lab.Require(t, lab.VRF, lab.VLAN)
+	l := lab.New(t)
+	gw, far := l.MustNamespace("gw"), l.MustNamespace("far")
+	for key, value := range map[string]string{"accept_dad": "1", "keep_addr_on_down": "1"} {
+		for _, where := range []string{"all", "default"} {
+			must(t, gw.Sysctl("net.ipv6.conf."+where+"."+key, value))
+		}
+	}
+	for _, device := range []string{"eth1", "eth2", "eth3"} {
+		l.MustLink(gw, device, far, device)
+	}
+	gw.Must("ip", "addr", "add", "2001:db8:f::1/64", "dev", "eth1")
+	k := openIn(t, gw, slog.New(slog.DiscardHandler))
+	for _, hand := range []func(){
+		func() {},
+		func() { gw.Must("ip", "link", "set", "eth1", "nomaster") },
+		func() { must(t, gw.SetLink("eth1", false)); must(t, gw.SetLink("eth1", true)) },
+		func() { must(t, gw.SetLink("eth3", false)) },
+	} {
+		hand()
+		plan := vrf.Diff(snapshot(t, k), overlapping())
+		if plan.Empty() || len(plan.Errors) > 0 {
+			t.Fatalf("plan:\n%s", plan)
+		}
+		must(t, k.Apply(t.Context(), plan).Err())
+		have := snapshot(t, k)
+		if again := vrf.Diff(have, overlapping()); !again.Empty() {
+			t.Fatalf("second plan:\n%s\nfirst:\n%s", again, plan)
+		}
+		if diff := sameConfig(overlapping(), have.Config); diff != "" {
+			t.Fatalf("-want +have:\n%s", diff)
+		}
+		if out := gw.Must("ip", "-6", "route", "show", "vrf", "red"); !strings.Contains(out, "2001:db8:f::/64 dev eth1") || !strings.Contains(out, "fd00::/64 dev eth1") {
+			t.Fatalf("the addresses have no routes:\n%s", out)
+		}
+	}
 }
 
 // TestKernelRandom walks both kernels through random wants, with cables pulled
