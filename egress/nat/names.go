@@ -26,7 +26,6 @@ const (
 	chainKeepCli   = "keep_client"
 	chainKeepUp    = "keep_uplink"
 	chainOutput    = "output_raw"
-	chainOutputUp  = "output_uplink"
 	chainTranslate = "translate"
 	chainTransUp   = "translate_uplink"
 	mapRaw         = "raw_entry"

@@ -300,14 +300,11 @@ func (r *renderer) decisions() {
 // output keeps this node's own traffic to uplinks (BGP, probes) out of
 // conntrack. Output is passed twice, with the VRF device and then the port;
 // both match, and the kernel forgets the first (6.1: vrf_nf_reset_ct). ICMP
-// errors stay in conntrack, which translates the packet quoted in them:
-// otherwise they would show clients' addresses.
+// errors about the packets of a flow are born with the flow attached
+// (icmp_glue_bits), so notrack passes them by and they quote the pool's
+// address, not the client's.
 func (r *renderer) output() {
-	r.base(chainOutput, "filter", "output", priorityRaw, "oifname @"+setUplinks+" goto "+chainOutputUp)
-	r.chain(chainOutputUp,
-		"icmp type { destination-unreachable, time-exceeded, parameter-problem } return",
-		"icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } return",
-		"notrack")
+	r.base(chainOutput, "filter", "output", priorityRaw, "oifname @"+setUplinks+" notrack")
 }
 
 // pieces fills a verdict map with intervals as keys.
