@@ -172,7 +172,8 @@ func (r *Router) poolStatuses(rep *report) []PoolStatus {
 	for _, p := range rep.spec.Pools {
 		v4, v6 := poolAddresses(p.Prefixes)
 		s := PoolStatus{Name: p.Name, Network: p.Network, Prefixes: p.Prefixes, Addresses4: len(v4), Addresses6: len(v6)}
-		s.Advertised = len(p.Prefixes) > 0
+		// A speaker in error may or may not say what it was told.
+		s.Advertised = len(p.Prefixes) > 0 && r.history[p.Network].phase != PhaseError
 		for _, prefix := range p.Prefixes {
 			s.Advertised = s.Advertised && r.advertised[p.Network][prefix]
 		}
@@ -194,7 +195,7 @@ func (r *Router) whyNotAdvertised(rep *report, p Pool) string {
 		return "network " + p.Network + " has no bgp"
 	case dec != nil && !dec.Up:
 		return "network " + p.Network + " is down: " + dec.Reason
-	case rep.failed[p.Network] != nil:
+	case r.history[p.Network].phase == PhaseError:
 		return "network " + p.Network + " is in error"
 	case rep.filter != nil:
 		return "the packet filter is not in place"

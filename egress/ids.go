@@ -16,10 +16,13 @@ const (
 	markEgress vrf.Mark = 0x10000000
 	// maskHopSet covers markEgress and the hop-set number.
 	maskHopSet vrf.Mark = 0x1fff0000
-	hopSetBit           = 16
-	// maxIndex bounds networks and pools: 12 bits each, 0 unused.
-	maxIndex = 4095
 )
+
+// hopSetBit is where the hop-set number begins in the mark.
+const hopSetBit = 16
+
+// maxIndex bounds networks and pools: 12 bits each, 0 unused.
+const maxIndex = 4095
 
 // hopSetMark is the mark of a network's policy traffic under maskHopSet.
 func hopSetMark(index uint16) vrf.Mark { return markEgress | vrf.Mark(index)<<hopSetBit }
