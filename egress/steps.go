@@ -151,9 +151,16 @@ func (rep *report) fail(network string, err error) {
 	rep.add("kernel", fmt.Errorf("network %q: %w", network, err))
 }
 
+// maxPlanText bounds what a round keeps of its plan for the log: the plan of a
+// full table is megabytes.
+const maxPlanText = 8 << 10
+
 func (rep *report) ran(text string) {
 	if rep.plan != "" {
 		rep.plan += "\n"
+	}
+	if room := maxPlanText - len(rep.plan); len(text) > room {
+		text = text[:max(0, room)] + " ..."
 	}
 	rep.plan += text
 }

@@ -86,7 +86,7 @@ func qemuArgs(o options, j *job, img images, jobFile, console string) []string {
 	if o.machine.accel == "kvm" {
 		cpu = "host"
 	}
-	kernelLine := "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on " + jobOption + jobFile
+	kernelLine := "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check random.trust_cpu=on " + jobOption + jobFile
 	args := []string{
 		"-accel", o.machine.accel, "-cpu", cpu, "-smp", fmt.Sprint(o.machine.cpus), "-m", o.machine.memory, "-M", "q35",
 		"-nodefaults", "-display", "none", "-no-reboot",
