@@ -220,6 +220,9 @@ func strayTraffic(w *world) {
 
 // A network cannot begin a flow, nor speak in a flow of the other network.
 func spoofedTraffic(w *world) {
+	if err := w.gw.Sysctl("net.netfilter.nf_conntrack_acct", "1"); err != nil {
+		w.t.Fatal(err)
+	}
 	for _, f := range lab.Families() {
 		conn := w.flow("udp", f, 11, 47000)
 		w.mustAsk(conn, "blue", pools[f])
@@ -233,6 +236,11 @@ func spoofedTraffic(w *world) {
 		w.inject(w.red, "r0", "eth1", servers[f], netip.MustParseAddr(pools[f]), 64, reply, gopacket.Payload("spoofed\n"))
 		w.inject(w.red, "r0", "eth1", servers[f], client(f, 10), 64, &layers.TCP{SYN: true, SrcPort: 5, DstPort: 22, Window: 1000})
 		w.settle()
+		// The guard stops all that in any case; it must not even have touched the
+		// state of blue's flow, which a reset could end.
+		if got := w.flowPackets(f, 47000); got != "1 1" {
+			w.t.Errorf("%s: conntrack counts %q packets of blue's flow, want one each way", f, got)
+		}
 		// What went to the client or the server: nothing but the next real answer.
 		w.mustAsk(conn, "blue", pools[f])
 		if err := conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
@@ -246,6 +254,20 @@ func spoofedTraffic(w *world) {
 			w.t.Errorf("%s: %d packets counted as inbound", f, got)
 		}
 	}
+}
+
+// flowPackets is what conntrack has counted, both ways, of client 11's flow from
+// a source port.
+func (w *world) flowPackets(f lab.Family, srcPort int) string {
+	w.t.Helper()
+	list := w.gw.Must("conntrack", "-L", "-f", string(f), "-p", "udp", "-s", client(f, 11).String(), "--sport", fmt.Sprint(srcPort))
+	var counts []string
+	for field := range strings.FieldsSeq(list) {
+		if count, ok := strings.CutPrefix(field, "packets="); ok {
+			counts = append(counts, count)
+		}
+	}
+	return strings.Join(counts, " ")
 }
 
 // Traffic with red's mark that would leave by blue's port is stopped, also
