@@ -49,14 +49,17 @@ func TestParseFRR(t *testing.T) {
 	if !slices.Equal(v.Learned, want) {
 		t.Errorf("learned %v, want %v", v.Learned, want)
 	}
-	if len(v.Sessions) != 1 || v.Sessions["172.16.0.1"] == "" {
+	if len(v.Sessions) != 1 || v.Sessions["172.16.0.1"].up != 1 {
 		t.Errorf("sessions %v, want only 172.16.0.1", v.Sessions)
 	}
 	again, err := parseFRR(frrTable4 + frrTable6 + strings.Replace(frrPeers, `"connectionsEstablished":1`, `"connectionsEstablished":2`, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Sessions["172.16.0.1"] == again.Sessions["172.16.0.1"] {
+	if err := v.lostSince(v); err != nil {
+		t.Errorf("nothing happened: %v", err)
+	}
+	if again.lostSince(v) == nil {
 		t.Error("a session that came back looks like one that stayed")
 	}
 	for _, broken := range []string{"", frrTable4, frrTable4 + frrTable6, "% Unknown command", strings.Replace(frrTable4, "/28", "/x", 1) + frrTable6 + frrPeers} {
@@ -75,8 +78,27 @@ func TestParseBIRD(t *testing.T) {
 	if !slices.Equal(v.Learned, want) {
 		t.Errorf("learned %v, want %v", v.Learned, want)
 	}
-	if len(v.Sessions) != 1 || v.Sessions["gateway4"] != "since 22:28:32.640" {
-		t.Errorf("sessions %v, want only gateway4", v.Sessions)
+	if want := 22*time.Hour + 28*time.Minute + 32640*time.Millisecond; len(v.Sessions) != 1 || v.Sessions["gateway4"].since != want {
+		t.Errorf("sessions %+v, want only gateway4, since %v", v.Sessions, want)
+	}
+	for since, lost := range map[string]bool{"22:28:32.642": false, "22:29:01.000": true} {
+		later, err := parseBIRD(strings.ReplaceAll(birdProtocols, "22:28:32.640", since), birdRoutes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := later.lostSince(v); (err != nil) != lost {
+			t.Errorf("since %s: lost: %v, want %v", since, err, lost)
+		}
+	}
+	down, err := parseBIRD(strings.Replace(birdProtocols, "Established", "Active", 1), birdRoutes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if down.lostSince(v) == nil {
+		t.Error("a session that is down was not lost")
+	}
+	if _, err := parseBIRD(strings.ReplaceAll(birdProtocols, "22:28:32.640", "yesterday"), birdRoutes); err == nil {
+		t.Error("no error for a broken time")
 	}
 	if _, err := parseBIRD(birdProtocols, "203.0.113.0/99 unicast\n"); err == nil {
 		t.Error("no error for a broken prefix")
@@ -84,14 +106,14 @@ func TestParseBIRD(t *testing.T) {
 }
 
 func TestViewWants(t *testing.T) {
-	two := map[string]string{"a": "", "b": ""}
+	two := map[string]session{"a": {}, "b": {}}
 	pools := prefixes("198.51.100.0/28", "2001:db8:100::/124")
 	swapped := []netip.Prefix{pools[1], pools[0]}
 	if err := (view{Learned: pools, Sessions: two}).wants(swapped...); err != nil {
 		t.Errorf("the order matters: %v", err)
 	}
 	for name, v := range map[string]view{
-		"one session":  {Learned: pools, Sessions: map[string]string{"a": ""}},
+		"one session":  {Learned: pools, Sessions: map[string]session{"a": {}}},
 		"one too few":  {Learned: pools[:1], Sessions: two},
 		"one too many": {Learned: append(prefixes("10.0.0.0/24"), pools...), Sessions: two},
 	} {

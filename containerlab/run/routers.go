@@ -3,20 +3,45 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A view is what an upstream router knows of the gateway.
 type view struct {
 	// Learned are the prefixes in its RIBs that came from a BGP neighbour, sorted.
 	Learned []netip.Prefix
-	// Sessions are the established BGP sessions by peer; the text changes when a
-	// session was lost in between.
-	Sessions map[string]string
+	// Sessions are the established BGP sessions by peer.
+	Sessions map[string]session
+}
+
+// A session tells what a router keeps of an established session: FRR how often
+// it came up and went down, BIRD the time of day at which it came up.
+type session struct {
+	up, down int
+	since    time.Duration
+}
+
+// clockJitter is how much BIRD's text for one and the same moment may differ:
+// it is converted from a monotonic clock each time (2 ms were seen).
+const clockJitter = time.Second
+
+// lostSince reports sessions that are not those of an earlier view. The earlier
+// view is to be taken longer than clockJitter after they came up.
+func (v view) lostSince(earlier view) error {
+	var errs []error
+	for peer, was := range earlier.Sessions {
+		is, ok := v.Sessions[peer]
+		if !ok || is.up != was.up || is.down != was.down || (is.since-was.since).Abs() > clockJitter {
+			errs = append(errs, fmt.Errorf("session %s was lost: %+v became %+v", peer, was, is))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // A router is an upstream router of the topology.
@@ -55,7 +80,7 @@ type frrNeighbor struct {
 
 // parseFRR reads two tables and the neighbours, one JSON document after the other.
 func parseFRR(out string) (view, error) {
-	v := view{Sessions: map[string]string{}}
+	v := view{Sessions: map[string]session{}}
 	documents := json.NewDecoder(strings.NewReader(out))
 	for range 2 {
 		var table frrTable
@@ -80,7 +105,7 @@ func parseFRR(out string) (view, error) {
 	}
 	for peer, n := range neighbors {
 		if n.State == "Established" {
-			v.Sessions[peer] = fmt.Sprintf("established %d, dropped %d", n.Established, n.Dropped)
+			v.Sessions[peer] = session{up: n.Established, down: n.Dropped}
 		}
 	}
 	slices.SortFunc(v.Learned, netip.Prefix.Compare)
@@ -108,11 +133,15 @@ func (r bird) view(ctx context.Context) (view, error) {
 // parseBIRD reads birdc's tables: a protocol per line with name, type, table,
 // state, since and info; a route per line that begins with its prefix.
 func parseBIRD(protocols, routes string) (view, error) {
-	v := view{Sessions: map[string]string{}}
+	v := view{Sessions: map[string]session{}}
 	for line := range strings.Lines(protocols) {
 		words := strings.Fields(line)
 		if len(words) >= 6 && words[1] == "BGP" && words[5] == "Established" {
-			v.Sessions[words[0]] = "since " + words[4]
+			since, err := time.Parse("15:04:05.999", words[4])
+			if err != nil {
+				return view{}, fmt.Errorf("parse BIRD's protocol %q: %w", line, err)
+			}
+			v.Sessions[words[0]] = session{since: since.Sub(since.Truncate(24 * time.Hour))}
 		}
 	}
 	for line := range strings.Lines(routes) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -279,8 +278,8 @@ func (s *story) sessionsSince(ctx context.Context, before []view) error {
 		return err
 	}
 	for i, side := range s.sides() {
-		if !maps.Equal(before[i].Sessions, now[i].Sessions) {
-			return fmt.Errorf("router %s lost a BGP session: %v became %v", side.network, before[i].Sessions, now[i].Sessions)
+		if err := now[i].lostSince(before[i]); err != nil {
+			return fmt.Errorf("router %s: %w", side.network, err)
 		}
 	}
 	s.say.ok("no BGP session was lost")
