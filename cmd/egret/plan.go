@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -12,10 +11,7 @@ import (
 	"github.com/egret-router/egret/control"
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
-	"github.com/egret-router/egret/egress/nat"
-	"github.com/egret-router/egret/egress/sysctl"
 	"github.com/egret-router/egret/probes"
-	"github.com/egret-router/egret/vrf"
 )
 
 func planCommand() *cobra.Command {
@@ -38,19 +34,11 @@ func plan(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
-	if err := needRoot(); err != nil {
-		return err
-	}
-	quiet := slog.New(slog.DiscardHandler)
-	kernel, err := vrf.Open(spec.Settings.Ownership.Owner(), quiet)
+	m, err := openMachine(spec.Settings, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer kernel.Close()
-	filter, err := nat.Open(quiet)
-	if err != nil {
-		return err
-	}
+	defer m.Close()
 	var learned map[string][]bgp.Route
 	var verdicts map[string]probes.Verdict
 	switch seen, err := control.NewClient(control.SocketPath(spec.Settings.RunDir)).Observed(cmd.Context()); {
@@ -59,7 +47,7 @@ func plan(cmd *cobra.Command, file string) error {
 	case !errors.Is(err, control.ErrNoDaemon):
 		fmt.Fprintln(cmd.ErrOrStderr(), "egret: planning without the daemon's knowledge:", err)
 	}
-	preview, err := egress.MakePreview(cmd.Context(), spec, kernel, filter, sysctlStore(spec, quiet), learned, verdicts)
+	preview, err := egress.MakePreview(cmd.Context(), spec, m.kernel, m.filter, m.sysctls, learned, verdicts)
 	if err != nil {
 		return err
 	}
@@ -73,10 +61,4 @@ func plan(cmd *cobra.Command, file string) error {
 	}
 	fmt.Fprintln(out, preview.String())
 	return nil
-}
-
-// sysctlStore is the store of the real /proc/sys, with its record in the run
-// directory.
-func sysctlStore(spec *egress.Spec, log *slog.Logger) *sysctl.Store {
-	return sysctl.Open("/proc/sys", filepath.Join(spec.Settings.RunDir, "sysctl.json"), log)
 }

@@ -18,9 +18,7 @@ import (
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
 	"github.com/egret-router/egret/egress/metrics"
-	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/probes"
-	"github.com/egret-router/egret/vrf"
 )
 
 func runCommand() *cobra.Command {
@@ -64,33 +62,28 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	}
 	defer release()
 
-	kernel, err := vrf.Open(spec.Settings.Ownership.Owner(), log)
+	m, err := openMachine(spec.Settings, log)
 	if err != nil {
 		return err
 	}
-	defer kernel.Close()
-	filter, err := nat.Open(log)
-	if err != nil {
-		return err
-	}
-	sysctls := sysctlStore(spec, log)
+	defer m.Close()
 	trigger := egress.NewTrigger()
 	speaker := bgp.New(log, trigger.Fire)
 	prober := probes.New(log, trigger.Fire)
-	router := egress.NewRouter(log, egress.Edges{Kernel: kernel, Filter: filter, Speaker: speaker, Prober: prober, Sysctls: sysctls}, trigger, buildVersion())
+	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, Sysctls: m.sysctls}, trigger, buildVersion())
 	router.SetSpec(spec)
 
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
-	err = serve(ctx, file, spec, router, filter, log)
+	err = serve(ctx, file, spec, router, m.filter, log)
 
 	prober.Close()
 	if cleanup {
 		speaker.Close(false)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), time.Minute)
 		defer cancel()
-		return errors.Join(err, teardown(ctx, kernel, filter, sysctls, log))
+		return errors.Join(err, m.teardown(ctx, log))
 	}
 	speaker.Close(true)
 	log.Info("egret ends; the data plane goes on forwarding")

@@ -12,7 +12,6 @@ import (
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
 	"github.com/egret-router/egret/egress/nat"
-	"github.com/egret-router/egret/egress/sysctl"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -34,14 +33,14 @@ recorded kernel settings, and leaves everything else alone. The daemon must not 
 				}
 				settings = spec.Settings
 			}
-			return runTeardown(cmd, &egress.Spec{Settings: settings})
+			return runTeardown(cmd, settings)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file, for its ownership ranges and runDir")
 	return cmd
 }
 
-func runTeardown(cmd *cobra.Command, spec *egress.Spec) error {
+func runTeardown(cmd *cobra.Command, settings egress.Settings) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
@@ -51,16 +50,12 @@ func runTeardown(cmd *cobra.Command, spec *egress.Spec) error {
 	}
 	defer release()
 	log := slog.New(slog.DiscardHandler)
-	kernel, err := vrf.Open(spec.Settings.Ownership.Owner(), log)
+	m, err := openMachine(settings, log)
 	if err != nil {
 		return err
 	}
-	defer kernel.Close()
-	filter, err := nat.Open(log)
-	if err != nil {
-		return err
-	}
-	if err := teardown(cmd.Context(), kernel, filter, sysctlStore(spec, log), log); err != nil {
+	defer m.Close()
+	if err := m.teardown(cmd.Context(), log); err != nil {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "everything of Egret's is removed")
@@ -70,21 +65,21 @@ func runTeardown(cmd *cobra.Command, spec *egress.Spec) error {
 // teardown goes the way of a start backwards: translation and classification,
 // links and routes, kernel settings (forwarding among them), and the guards
 // last.
-func teardown(ctx context.Context, kernel *vrf.Kernel, filter *nat.Table, sysctls *sysctl.Store, log *slog.Logger) error {
-	rules, err := filter.Snapshot(ctx)
+func (m *machine) teardown(ctx context.Context, log *slog.Logger) error {
+	rules, err := m.filter.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	if err := filter.Apply(ctx, nat.RemoveAllButGuards(rules)); err != nil {
+	if err := m.filter.Apply(ctx, nat.RemoveAllButGuards(rules)); err != nil {
 		return err
 	}
-	have, err := kernel.Snapshot(ctx)
+	have, err := m.kernel.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(kernel.Apply(ctx, vrf.Teardown(have)).Err(), sysctls.Restore(ctx)); err != nil {
+	if err := errors.Join(m.kernel.Apply(ctx, vrf.Teardown(have)).Err(), m.sysctls.Restore(ctx)); err != nil {
 		return fmt.Errorf("teardown stops before the guards: %w", err)
 	}
 	log.Info("everything of ours is removed")
-	return filter.Delete(ctx)
+	return m.filter.Delete(ctx)
 }
