@@ -24,6 +24,8 @@ func sysctls(spec *Spec) []sysctl.Setting {
 		// route that uses it: 26 ms instead of 0.3 ms under 100,000 routes.
 		{Key: "net.ipv4.nexthop_compat_mode", Value: "0"},
 		{Key: "net.netfilter.nf_conntrack_acct", Value: "1", Optional: true},
+		// A full conntrack table drops new flows of everybody. About 320 bytes a flow.
+		{Key: "net.netfilter.nf_conntrack_max", Value: "1048576", Optional: true, AtLeast: true},
 		{Key: "net.netfilter.nf_conntrack_timestamp", Value: "1", Optional: true},
 	}
 	for _, i := range spec.Clients.Interfaces {

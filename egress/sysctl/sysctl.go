@@ -21,6 +21,8 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -33,8 +35,12 @@ type Setting struct {
 	Key, Value string
 	// Optional says that a kernel without this setting is fine: nothing is
 	// reported for it. Otherwise a missing key is an error that matches
-	// fs.ErrNotExist, and the other keys are set all the same.
+	// fs.ErrNotExist, and the other keys are set all the same. An optional setting
+	// that nobody may write is left alone: the kernel shows some of the first
+	// network namespace's read-only in the others (nf_conntrack_max).
 	Optional bool
+	// AtLeast says that a number that is higher already is fine, too.
+	AtLeast bool
 }
 
 // Change is one setting that differs (Plan) or that was written (Set).
@@ -150,6 +156,20 @@ type wanted struct {
 	key      key
 	value    string
 	optional bool
+	atLeast  bool
+}
+
+// satisfied reports whether have will do.
+func (w wanted) satisfied(have string) bool {
+	if equalValue(have, w.value) {
+		return true
+	}
+	if !w.atLeast {
+		return false
+	}
+	is, err := strconv.ParseUint(strings.TrimSpace(have), 10, 64)
+	least, err2 := strconv.ParseUint(w.value, 10, 64)
+	return err == nil && err2 == nil && is >= least
 }
 
 // parseWant checks the keys and values. Those that are wrong, and keys wanted
@@ -175,7 +195,7 @@ func parseWant(want []Setting) ([]wanted, error) {
 			continue
 		}
 		seen[k] = w.Value
-		list = append(list, wanted{key: k, value: w.Value, optional: w.Optional})
+		list = append(list, wanted{key: k, value: w.Value, optional: w.Optional, atLeast: w.AtLeast})
 	}
 	return list, errors.Join(errs...)
 }
@@ -205,7 +225,7 @@ func (s *Store) diff(list []wanted, failed failures) []Change {
 		case errors.Is(err, fs.ErrNotExist) && w.optional:
 		case err != nil:
 			failed[w.key] = fmt.Errorf("read setting %q: %w", w.key, err)
-		case !equalValue(have, w.value):
+		case !w.satisfied(have) && !(w.optional && readOnly(w.key.path(s.root))):
 			changes = append(changes, Change{Key: string(w.key), From: have, To: w.value})
 		}
 	}

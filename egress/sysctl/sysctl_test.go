@@ -402,3 +402,29 @@ func FuzzParseRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestAtLeast raises a limit and never lowers one; what nobody may write is
+// left alone when it is optional, and reported when it is not.
+func TestAtLeast(t *testing.T) {
+	const k = "net.netfilter.nf_conntrack_max"
+	for _, tt := range []struct {
+		have, want string
+		changes    int
+	}{{"1000", "4096", 1}, {"4096", "4096", 0}, {"10000", "4096", 0}, {"words", "4096", 1}, {"18446744073709551616", "4096", 1}} {
+		tr := newTree(t, map[string]string{k: tt.have})
+		got, err := tr.open().Set(t.Context(), []Setting{{Key: k, Value: tt.want, AtLeast: true}})
+		if err != nil || len(got) != tt.changes {
+			t.Errorf("%s, at least %s: %v, %v; want %d changes", tt.have, tt.want, got, err, tt.changes)
+		}
+	}
+	tr := newTree(t, map[string]string{k: "1000"})
+	if err := os.Chmod(tr.path(k), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tr.open().Plan([]Setting{{Key: k, Value: "4096", AtLeast: true, Optional: true}}); err != nil || len(got) != 0 {
+		t.Errorf("read-only and optional: %v, %v", got, err)
+	}
+	if got, err := tr.open().Plan([]Setting{{Key: k, Value: "4096", AtLeast: true}}); err != nil || len(got) != 1 {
+		t.Errorf("read-only and wanted: %v, %v", got, err)
+	}
+}

@@ -46,6 +46,12 @@ func readValue(path string) (string, error) {
 	return v, nil
 }
 
+// readOnly reports that the kernel lets nobody write the setting.
+func readOnly(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Perm()&0o222 == 0
+}
+
 // writeValue writes an existing setting in one write, as the kernel demands.
 func writeValue(path, value string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
