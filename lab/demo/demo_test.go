@@ -123,18 +123,18 @@ func TestUseColors(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	capable := func() error { return nil }
-	incapable := func() error { return errors.New("missing vrf: not supported\nmissing root: not root") }
+	able := func() error { return nil }
+	unable := func() error { return errors.New("missing vrf: not supported\nmissing root: not root") }
 	for _, c := range []struct {
 		vm    string
 		check func() error
 		here  bool
 		say   string
 	}{
-		{"", capable, true, "of this machine"},
-		{"", incapable, false, "missing vrf: not supported; missing root"},
-		{"always", capable, false, "EGRET_VM=always"},
-		{"1", incapable, true, ""},
+		{"", able, true, "of this machine"},
+		{"", unable, false, "missing vrf: not supported; missing root"},
+		{"always", able, false, "EGRET_VM=always"},
+		{"1", unable, true, ""},
 	} {
 		p := choose(c.vm, c.check)
 		if p.here != c.here || !strings.Contains(p.say, c.say) || c.say == "" && p.say != "" || strings.Contains(p.say, "\n") {

@@ -75,7 +75,7 @@ func run(o options) error {
 		return err
 	}
 	colors := useColors(o.color, os.Stdout, os.Getenv)
-	p := choose(os.Getenv("EGRET_VM"), func() error { return lab.Check(lab.Root, lab.VRF, lab.Nft) })
+	p := choose(os.Getenv("EGRET_VM"), capable)
 	if p.say != "" {
 		fmt.Println(p.say)
 	}
@@ -107,7 +107,11 @@ func (d *demo) tellStory() error {
 		return err
 	}
 	err = d.steps(ctx, l)
-	if err != nil {
+	switch {
+	case err == nil:
+	case signals.Err() != nil:
+		err = errors.New("interrupted")
+	default:
 		d.screen.failed(err)
 		l.WriteLogs(os.Stdout, 40)
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/egret-router/egret/lab"
 )
 
 // A place is where the lab runs: here, or in a VM.
@@ -22,13 +24,21 @@ func choose(vm string, check func() error) place {
 	case "1":
 		return place{here: true}
 	case "always":
-		return place{say: "The lab runs in a VM, because EGRET_VM=always. Starting it..."}
+		return place{say: "The lab runs in a VM (EGRET_VM=always). Starting it..."}
 	}
 	if err := check(); err != nil {
 		reason := strings.ReplaceAll(err.Error(), "\n", "; ")
-		return place{say: "The lab runs in a VM, because of this machine: " + reason + ". Starting it..."}
+		return place{say: "The lab runs in a VM (this machine: " + reason + "). Starting it..."}
 	}
 	return place{here: true, say: "The lab runs in network namespaces of this machine: we are root, and the kernel has VRFs."}
+}
+
+// capable says what keeps the lab from running here that a VM has.
+func capable() error {
+	if err := lab.Check(lab.Root); err != nil {
+		return err // the rest cannot be told
+	}
+	return lab.Check(lab.VRF, lab.Nft)
 }
 
 // bootVM replaces this process by vmrun, which runs us again in its guest and

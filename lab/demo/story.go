@@ -74,6 +74,7 @@ func (d *demo) showPlan(context.Context) error {
 	}
 	d.screen.line("$ egret plan --config lab/demo/egret.yaml")
 	for _, line := range excerpt {
+		line, _, _ = strings.Cut(line, " comment ") // the hash that the rule is known by
 		d.screen.quote(line)
 	}
 	d.screen.done("%d operations: %s; nothing is changed yet", total, kinds)

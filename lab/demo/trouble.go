@@ -158,6 +158,7 @@ func (d *demo) showRestart(ctx context.Context) error {
 	defer pings.stop()
 	pid := d.daemon.PID()
 	d.daemon.Kill9()
+	killed := time.Now()
 	if err := d.launch(); err != nil {
 		return err
 	}
@@ -168,13 +169,15 @@ func (d *demo) showRestart(ctx context.Context) error {
 	if err := d.waitServing(ctx); err != nil {
 		return err
 	}
+	back := time.Since(killed)
 	if s.Round.Operations > 0 {
 		return fmt.Errorf("the new daemon made %d changes to a kernel that was right", s.Round.Operations)
 	}
 	if err := d.planEmpty(ctx); err != nil {
 		return err
 	}
-	d.screen.line("daemon %d was killed; daemon %d runs, has its sessions back, and changed nothing in the kernel", pid, d.daemon.PID())
+	d.screen.line("daemon %d was killed; daemon %d has its sessions and routes back after %.1f s,", pid, d.daemon.PID(), back.Seconds())
+	d.screen.line("and changed nothing in the kernel")
 	d.screen.line("$ egret plan --config lab/demo/egret.yaml")
 	d.screen.quote("nothing to change")
 	sent, err := pings.lossless()
