@@ -37,7 +37,7 @@ func TestStatusTable(t *testing.T) {
 			{Name: "red", Phase: egress.PhaseUp, Since: now.Add(-90 * time.Second), Table: 10102, Zone: 40102, StaticRoutes: 1, LearnedRoutes: 2, UnresolvedRoutes: 1, Stale: true,
 				Ports:    []egress.PortStatus{{Name: "eth1", Present: true, Up: true, Carrier: true}, {Name: "eth3", Present: true, Up: true}},
 				NextHops: []egress.NextHopStatus{{Address: netip.MustParseAddr("172.16.0.2"), Device: "eth1", Live: true, Routes: 3}, {Address: netip.MustParseAddr("192.0.2.1"), Reason: "on no connected prefix of the network"}},
-				Peers: []egress.PeerStatus{{Address: netip.MustParseAddr("172.16.0.2"), ASN: 65001, State: "established", Since: now.Add(-80 * time.Second), Received: 4, Accepted: 2, Advertised: 1},
+				Peers: []egress.PeerStatus{{Address: netip.MustParseAddr("172.16.0.2"), ASN: 65001, State: "established", Since: now.Add(-80 * time.Second), Received: 4, Accepted: 2, Advertised: 1, LastError: "connection closed by the peer"},
 					{Address: netip.MustParseAddr("fd00:16::2"), ASN: 65001, State: "active", Since: now.Add(-2 * time.Second), ImportMissing: true, LastError: "hold timer expired"}},
 				Probes: []egress.ProbeStatus{{Name: "red/icmp0", Verdict: "up", Since: now.Add(-80 * time.Second),
 					Targets: []egress.ProbeTargetStatus{{Target: "10.0.0.5", Verdict: "up", LastRTT: 1234 * time.Microsecond, Attempts: 100, Failures: 2}}}}},

@@ -65,6 +65,9 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 	for _, n := range s.Networks {
 		for _, p := range n.Peers {
 			note := p.LastError
+			if note != "" && p.State == "established" {
+				note = "earlier: " + note
+			}
 			if p.ImportMissing {
 				note = strings.TrimPrefix(note+"; no import list: nothing is accepted (RFC 8212)", "; ")
 			}
