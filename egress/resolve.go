@@ -178,7 +178,7 @@ func (r *resolver) bgp(d *Desired) []bgp.Config {
 		}
 		adopted, ok := r.st.Adopted[n.Name]
 		c := bgp.Config{Network: n.Name, Device: n.Name, ASN: n.BGP.ASN, RouterID: n.BGP.RouterID,
-			ListenPort: n.BGP.ListenPort, Peers: n.BGP.Peers, GracefulRestart: n.BGP.GracefulRestart,
+			ListenPort: listenPort(n.BGP), Peers: n.BGP.Peers, GracefulRestart: n.BGP.GracefulRestart,
 			Restarting: ok && adopted.Forwarding}
 		for _, p := range r.pools[n.Name] {
 			c.Reject = append(c.Reject, p.Prefixes...)
@@ -192,6 +192,20 @@ func (r *resolver) bgp(d *Desired) []bgp.Config {
 		out = append(out, c)
 	}
 	return out
+}
+
+// listenPort is -1 unless we are to wait for a peer's dialling (passive). When
+// both sides dial, connections collide (RFC 4271 6.8), and GoBGP may leave the
+// losing one open, which the peer then takes for the winner and closes the
+// session just established. Where only we dial, every few seconds, nothing can
+// collide.
+func listenPort(b *BGP) int {
+	for _, p := range b.Peers {
+		if p.Passive {
+			return b.ListenPort
+		}
+	}
+	return -1
 }
 
 // maxPoolAddresses bounds the addresses of one family of a pool that clients

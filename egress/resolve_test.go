@@ -274,3 +274,15 @@ func TestPoolAddresses(t *testing.T) {
 		t.Errorf("%d addresses at the end of the address space, want 2", len(v4))
 	}
 }
+
+// TestOneSideDials: a network listens only for peers that we do not dial.
+func TestOneSideDials(t *testing.T) {
+	spec := twoNetworks()
+	spec.Networks[0].BGP.ListenPort, spec.Networks[1].BGP.ListenPort = 179, 179
+	spec.Networks[0].BGP.Peers[1].Passive = true
+	for _, c := range Resolve(spec, readyState()).BGP {
+		if want := map[string]int{"red": 179, "blue": -1}[c.Network]; c.ListenPort != want {
+			t.Errorf("%s listens on %d, want %d", c.Network, c.ListenPort, want)
+		}
+	}
+}
