@@ -133,13 +133,15 @@ func TestWatchOverflow(t *testing.T) {
 	for i := range 500 {
 		fmt.Fprintf(&batch, "link set eth%d alias storm%d\n", 1+i%3, i)
 	}
-	for range 3 {
+	// Whether a storm overflows the buffer depends on who gets the processor.
+	lab.Eventually(t, waitKernel, "an overflow", func() error {
 		runBatch(t, r, batch.String())
 		awaitNote(t, "a storm of events", notes)
-	}
-	if !strings.Contains(r.log.String(), "kernel events lost") {
-		t.Errorf("nothing was lost: %s", r.log.String())
-	}
+		if !strings.Contains(r.log.String(), "kernel events lost") {
+			return errors.New("nothing was lost")
+		}
+		return nil
+	})
 	settle(t, r, notes)
 	r.gw.Must("ip", "addr", "add", "10.9.0.1/24", "dev", "eth3")
 	awaitNote(t, "an address after the storm", notes)

@@ -158,6 +158,9 @@ func (s Set) readElement(raw json.RawMessage) (string, string) {
 // one of them, which has a comment, a timeout or the like. That is never ours;
 // such a key prints as nft takes it to delete it, but with a space behind it.
 func (s Set) readKey(raw json.RawMessage) string {
+	if len(raw) == 0 {
+		return "?" // an "elem" around nothing, which nft does not print
+	}
 	if s.Key == "ifname" && raw[0] == '"' {
 		return string(raw)
 	}
