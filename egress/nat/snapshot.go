@@ -188,10 +188,10 @@ func (s Set) readKey(raw json.RawMessage) string {
 	}
 	switch {
 	case object.Prefix != nil:
-		if p, err := object.Prefix.Addr.Prefix(object.Prefix.Len); err == nil {
+		if p, err := object.Prefix.Addr.Prefix(object.Prefix.Len); err == nil && p.IsValid() {
 			return prefixSpan(p).String()
 		}
-	case len(object.Range) == 2:
+	case len(object.Range) == 2 && object.Range[0].IsValid() && object.Range[1].IsValid():
 		return span{object.Range[0], object.Range[1]}.String()
 	case object.Elem != nil:
 		return s.readKey(object.Elem.Val) + " "
