@@ -19,10 +19,13 @@ func TestBlackHoleBeyondTheRouter(t *testing.T) {
 	g.start(options{}.config())
 	g.up(options{})
 	stop := g.streams(traffic.UDP, teamB...)
+	begin := time.Now()
+	step := func(what string) { t.Logf("%5.1f s  %s", time.Since(begin).Seconds(), what) }
 	if err := g.CutBeyond("red"); err != nil {
 		t.Fatal(err)
 	}
 	g.phases("Down", "Up")
+	step("red is down")
 	for _, p := range (options{}).pools("red") {
 		if err := g.Red.Router.WaitRoute(t.Context(), patience, p, false); err != nil {
 			t.Error(err)
@@ -31,14 +34,18 @@ func TestBlackHoleBeyondTheRouter(t *testing.T) {
 	if err := g.Red.Router.WaitEstablished(t.Context(), patience); err != nil {
 		t.Errorf("the session should have stayed: %v", err)
 	}
+	step("its pools are withdrawn")
 	g.failsClosed(t)
 	g.empty("while red is down")
+	step("its clients' traffic fails closed")
 	if err := g.Heal("red"); err != nil {
 		t.Fatal(err)
 	}
 	g.up(options{})
+	step("red is up again")
 	for _, c := range teamA {
 		g.answer(c, "red", options{}.pools("red"))
+		step(c + " is answered")
 	}
 	for c, r := range stop() {
 		if r.Lost > 0 || r.Received == 0 {
