@@ -68,6 +68,12 @@ func TestErrors(t *testing.T) {
 			})
 			if c.after != nil {
 				g.established(u)
+				// With all said by both sides: a peer that closes with something
+				// unread resets the connection, and the reset overtakes its NOTIFICATION.
+				g.set(func(cfg *Config) { cfg.Advertise = []Advertisement{{Prefix: prefix("198.51.100.0/24")}} })
+				u.announce(announcement{prefix: "203.0.113.0/24"})
+				u.wants("198.51.100.0/24")
+				g.routes("203.0.113.0/24 via 192.0.2.1")
 				c.after(u)
 			}
 			// Errors of later attempts follow; watch for the first.
