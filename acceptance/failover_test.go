@@ -36,8 +36,9 @@ func TestBlackHoleBeyondTheRouter(t *testing.T) {
 	}
 	step("its pools are withdrawn")
 	g.failsClosed(t)
-	g.empty("while red is down")
 	step("its clients' traffic fails closed")
+	g.empty("while red is down")
+	step("the plan is empty")
 	if err := g.Heal("red"); err != nil {
 		t.Fatal(err)
 	}

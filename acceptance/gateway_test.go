@@ -189,10 +189,15 @@ func (g *gateway) phases(red, blue string) {
 // empty waits until `egret plan` has nothing to change.
 func (g *gateway) empty(when string) {
 	g.t.Helper()
+	before := ""
 	lab.Eventually(g.t, patience, "an empty plan "+when, func() error {
 		out, err := g.Egret("plan", "--config", g.ConfigPath())
 		if err == nil && out != "nothing to change\n" {
 			err = errors.New(out)
+		}
+		if err != nil && err.Error() != before {
+			before = err.Error()
+			g.t.Logf("%s: %s", when, before)
 		}
 		return err
 	})
