@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -135,19 +136,12 @@ func (g *gateway) synced() {
 		}
 		for _, n := range s.Networks {
 			if n.Stale || n.LearnedRoutes != 2 {
-				return &staleError{n.Name, n.LearnedRoutes}
+				return fmt.Errorf("%s is not in sync yet: stale %v, %d routes learned", n.Name, n.Stale, n.LearnedRoutes)
 			}
 		}
 		return nil
 	})
 }
-
-type staleError struct {
-	network string
-	routes  int
-}
-
-func (e *staleError) Error() string { return e.network + " is not in sync yet" }
 
 // exchanges keeps a TCP connection of every client busy until stop.
 func (g *gateway) exchanges() (stop func() map[string]traffic.ExchangeReport) {
@@ -199,7 +193,7 @@ func (g *gateway) pollRIBs(ctx context.Context) error {
 					return err
 				}
 				if _, ok := routes[p]; !ok {
-					return &missingError{u.Name, p}
+					return fmt.Errorf("%s's router lost the pool %s", u.Name, p)
 				}
 			}
 		}
@@ -210,10 +204,3 @@ func (g *gateway) pollRIBs(ctx context.Context) error {
 		}
 	}
 }
-
-type missingError struct {
-	router string
-	pool   netip.Prefix
-}
-
-func (e *missingError) Error() string { return e.router + "'s router lost the pool " + e.pool.String() }

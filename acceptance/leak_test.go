@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"sync"
@@ -28,12 +29,7 @@ func leakConfig() string {
 // insertPool adds a line to the list of pools.
 func insertPool(config, line string) string {
 	const head = "\npools:\n"
-	for i := range config {
-		if len(config)-i >= len(head) && config[i:i+len(head)] == head {
-			return config[:i+len(head)] + line + "\n" + config[i+len(head):]
-		}
-	}
-	return config
+	return strings.Replace(config, head, head+line+"\n", 1)
 }
 
 // TestNothingLeaks watches both uplinks from before the first start to after
@@ -145,16 +141,12 @@ func (g *gateway) reload(t *testing.T, config string) {
 			return err
 		}
 		if !s.Config.LoadedAt.After(before.Config.LoadedAt) {
-			return &waitError{"still the old one " + s.Config.Error}
+			return errors.New("still the old one " + s.Config.Error)
 		}
 		return nil
 	})
 	g.empty("after the reload")
 }
-
-type waitError struct{ why string }
-
-func (e *waitError) Error() string { return e.why }
 
 // strays sends what belongs to no connection, from both teams in both
 // families, until stop: SYN+FIN, RST, ACK, FIN, and bare SYNs.

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/probes"
@@ -125,21 +126,11 @@ func (k keeper) add(to Kept, r vrf.Route) Kept {
 // A network has few groups (one per distinct set of next hops), so a scan is
 // cheaper than a map per network.
 func hasGroup(gs []vrf.Group, id vrf.NextHopID) bool {
-	for _, g := range gs {
-		if g.ID == id {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(gs, func(g vrf.Group) bool { return g.ID == id })
 }
 
 func hasHop(hs []vrf.NextHop, id vrf.NextHopID) bool {
-	for _, h := range hs {
-		if h.ID == id {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(hs, func(h vrf.NextHop) bool { return h.ID == id })
 }
 
 // linkAddresses are the addresses on a link, without prefix lengths.
