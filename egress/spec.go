@@ -41,9 +41,15 @@ type Network struct {
 	// BGP is nil for a network without a speaker.
 	BGP    *BGP
 	Probes []probes.Config
-	// MaxNextHops bounds the next hops of one route; 0 means no bound but the
-	// kernel's.
+	// MaxNextHops bounds the next hops that carry one client's traffic, for rules
+	// that do not say otherwise; 0 is no bound.
 	MaxNextHops int
+	// NextHopProbes are templates without targets: one of each is made for every
+	// next hop of the network, which is used while all of them are up.
+	NextHopProbes []probes.Config
+	// Failback says what happens when a next hop returns whose place a spare has
+	// taken.
+	Failback Failback
 	// OnNoNextHop is what happens to policy traffic while the network is down.
 	OnNoNextHop NoNextHop
 }
@@ -55,12 +61,36 @@ type NoNextHop string
 const (
 	NoNextHopDrop   NoNextHop = "drop"
 	NoNextHopReject NoNextHop = "reject"
+	// NoNextHopFallback routes new flows normally, untranslated; established
+	// ones are dropped.
+	NoNextHopFallback NoNextHop = "fallback"
 )
+
+// Failback says what happens when a next hop returns.
+type Failback string
+
+// FailbackNewFlows gives the next hop its place back for new flows; those that
+// are established stay with the spare. FailbackNever leaves the spare in place
+// until it fails itself.
+const (
+	FailbackNewFlows Failback = "newFlows"
+	FailbackNever    Failback = "never"
+)
+
+// NextHop is a gateway that a rule or a static route names.
+type NextHop struct {
+	Address netip.Addr
+	// Weight is the share of flows, 1 to 256; 0 means 1.
+	Weight uint16
+	// Preference: next hops of the highest preference are used while one of them
+	// works.
+	Preference uint16
+}
 
 // StaticRoute is a route through gateways on the network's links.
 type StaticRoute struct {
 	Prefix   netip.Prefix
-	NextHops []netip.Addr
+	NextHops []NextHop
 }
 
 // BGP is a network's speaker.
@@ -80,6 +110,9 @@ type Pool struct {
 	Prefixes []netip.Prefix
 	// Communities are attached to the pool's advertisements (RFC 1997).
 	Communities []uint32
+	// PerFlow spreads flows over the addresses instead of clients: a client does
+	// not keep its address, but can use the ports of all of them.
+	PerFlow bool
 }
 
 // Policy says which clients go where.
@@ -87,6 +120,12 @@ type Policy struct {
 	Name    string
 	Clients []netip.Prefix
 	Rules   []Rule
+	// Missing is a policy that clients are bound to and that does not exist: they
+	// are blocked.
+	Missing bool
+	// Cut ends established flows that an edit of this policy sends elsewhere;
+	// else they stay where they are.
+	Cut bool
 }
 
 // Action is what a rule does.
@@ -107,7 +146,13 @@ type Rule struct {
 	Action      Action
 	// Network and Pool are the target of ActionNetwork.
 	Network, Pool string
-	Description   string
+	// NextHops replaces the network's routes: this traffic goes to these gateways,
+	// of the destination's family.
+	NextHops []NextHop
+	// MaxNextHops bounds the next hops that carry one client's traffic; 0 is no
+	// bound.
+	MaxNextHops int
+	Description string
 }
 
 // Settings are the daemon's own.
@@ -117,7 +162,9 @@ type Settings struct {
 	// RunDir holds the control socket and the sysctl record.
 	RunDir string
 	// Resync is the period of the full comparison with the kernel.
-	Resync    time.Duration
+	Resync time.Duration
+	// Flowtable offloads established flows where the kernel can.
+	Flowtable bool
 	Ownership Ownership
 }
 

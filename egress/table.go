@@ -75,7 +75,11 @@ func (t *table) pool(p Pool) {
 }
 
 func (t *table) static(s StaticRoute) {
-	if t.via(s.Prefix, s.NextHops, metricStatic, false) {
+	gateways := make([]netip.Addr, 0, len(s.NextHops))
+	for _, h := range s.NextHops {
+		gateways = append(gateways, h.Address)
+	}
+	if t.via(s.Prefix, gateways, metricStatic, false) {
 		t.dec.StaticRoutes++
 	}
 }

@@ -11,7 +11,10 @@
 // Minimum kernel: 5.18 (IFA_PROTO marks the addresses we add).
 package vrf
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // TableID is a kernel routing table (RTA_TABLE).
 type TableID uint32
@@ -65,6 +68,9 @@ type VRF struct {
 	Index uint16
 	Table TableID
 	Ports []Port
+	// Tables are further tables whose routes and rules belong to this network.
+	// They are no property of the device: a Snapshot leaves them empty.
+	Tables []TableID
 }
 
 // Port is an uplink enslaved to a VRF: an existing device, or a VLAN that we
@@ -106,6 +112,22 @@ type Group struct {
 	// Members in slot order. Replacing the member of one slot moves only the
 	// flows of that slot.
 	Members []Member
+	// Resilient is the zero value for a hash-threshold group. A group cannot
+	// change between the two kinds, nor its number of buckets, under one ID.
+	Resilient Resilient
+}
+
+// Resilient makes a group of the resilient kind (NEXTHOP_GRP_TYPE_RES, kernel
+// 5.13): a flow's bucket keeps its next hop while that is a member, so that a
+// lost member moves its own flows only, and a new one takes idle buckets.
+type Resilient struct {
+	// Buckets is the size of the hash table; 0 means that the group is not
+	// resilient.
+	Buckets uint16
+	// IdleTimer is how long a bucket must be without traffic before it may move
+	// to a member that has too few; UnbalancedTimer is after how long it is moved
+	// in any case, 0 for never. In steps of 10 ms.
+	IdleTimer, UnbalancedTimer time.Duration
 }
 
 // Member is one slot of a group.
@@ -144,6 +166,7 @@ type RuleAction uint8
 // The rule actions Egret uses; the values are the kernel's FR_ACT_*.
 const (
 	RuleLookup      RuleAction = 1
+	RuleGoto        RuleAction = 2
 	RuleBlackhole   RuleAction = 6
 	RuleUnreachable RuleAction = 7
 	RuleProhibit    RuleAction = 8
@@ -158,4 +181,7 @@ type Rule struct {
 	Action   RuleAction
 	// Table is the table of a RuleLookup, else 0.
 	Table TableID
+	// Target is the priority that a RuleGoto jumps to, greater than its own, else
+	// 0. Without a rule at the target the kernel skips the goto.
+	Target uint32
 }

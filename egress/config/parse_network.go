@@ -125,11 +125,11 @@ func (p *parser) staticRoutes(n *network, raws []RawStaticRoute) []egress.Static
 	return routes
 }
 
-func (p *parser) nextHops(n *network, at path, prefix netip.Prefix, raws []string) []netip.Addr {
+func (p *parser) nextHops(n *network, at path, prefix netip.Prefix, raws []string) []egress.NextHop {
 	if len(raws) == 0 {
 		p.add(at, "is missing: name at least one gateway")
 	}
-	var hops []netip.Addr
+	var hops []egress.NextHop
 	for i, s := range raws {
 		at := at.index(i)
 		a, ok := p.addr(at, s)
@@ -137,13 +137,13 @@ func (p *parser) nextHops(n *network, at path, prefix netip.Prefix, raws []strin
 		case !ok:
 		case a.Is4() != prefix.Addr().Is4():
 			p.add(at, "%s is %s, but the route %s is %s", a, family(a), prefix, family(prefix.Addr()))
-		case slices.Contains(hops, a):
+		case slices.ContainsFunc(hops, func(h egress.NextHop) bool { return h.Address == a }):
 			p.add(at, "%s is listed twice", a)
 		case !p.otherHost(n, at, a):
 		case !n.connected(a):
 			p.dangling(n.at.key("interfaces"), at, "%s is on no connected prefix of this network (%s)", a, n.connectedPrefixes(a))
 		default:
-			hops = append(hops, a)
+			hops = append(hops, egress.NextHop{Address: a})
 			n.uses = append(n.uses, use{at, a, "its prefix is discarded inside the network, so the gateway would be out of reach"})
 		}
 	}

@@ -48,11 +48,17 @@ type Config struct {
 	// side. It lies within MarkMask; 0 sets nothing.
 	ReturnMark uint32
 	Networks   []Network
+	Pools      []Pool
 	Exits      []Exit
+	Spreads    []Spread
 	Policies   []Policy
 	// DropUnmatched drops clients of ClientPrefixes that no policy names,
 	// instead of routing them normally.
 	DropUnmatched bool
+	// FlowDevices are the devices between which established flows are offloaded
+	// to a software flowtable: client interfaces and ports, all of which must
+	// exist. Without any there is no flowtable.
+	FlowDevices []string
 }
 
 // Network is one external network as the packet filter sees it.
@@ -70,6 +76,36 @@ type Network struct {
 	Own []netip.Addr
 }
 
+// Pool is a set of addresses that clients are translated to in one network.
+type Pool struct {
+	Name    string
+	Network string
+	// ID is in the PoolMask bits of every mark that translates to this pool: 1 to
+	// 4095, each once.
+	ID uint16
+	// Pool4 and Pool6 are the addresses clients are translated to. A family
+	// without addresses is dropped. Up to some thousand addresses are reasonable:
+	// Buckets takes 45 ms for 1024.
+	Pool4, Pool6 []netip.Addr
+	// PerFlow chooses the address by client and destination and port instead of
+	// by client alone: the client does not keep its address, and no address runs
+	// out of ports while another has some.
+	PerFlow bool
+}
+
+// PoolMask are the bits of a mark that name its pool.
+const PoolMask uint32 = 0x00000fff
+
+// Spread chooses one of several exits by the client's address, so that a client
+// keeps its exit.
+type Spread struct {
+	Name string
+	// Exits are names of exits by bucket: a client whose address hashes to i goes
+	// to Exits[i]. Its length is a power of two of at most 1024. An exit that is
+	// not there drops.
+	Exits []string
+}
+
 // Exit is one way out: a set of next hops in a network, and a pool.
 type Exit struct {
 	// Name identifies the exit in rules, chains and status: "<network>.<pool>".
@@ -79,6 +115,11 @@ type Exit struct {
 	// a hop set other than 0 (bits 16 to 27) and nothing outside MarkMask. An
 	// exit without EgressMark is closed: its traffic is dropped.
 	Mark uint32
+	// Pool is the name of the pool whose ID the mark has.
+	Pool string
+	// Fallback routes new flows normally, untranslated, instead of to the exit;
+	// those that are established stay with it.
+	Fallback bool
 	// Pool4 and Pool6 are the addresses clients are translated to. A family
 	// without addresses is dropped. Up to some thousand addresses are reasonable:
 	// Buckets takes 45 ms for 1024.
@@ -92,7 +133,7 @@ type Action uint8
 const (
 	// Skip routes the traffic normally, untranslated by us.
 	Skip Action = iota
-	// ToExit sends it to the Exit the rule names.
+	// ToExit sends it to the Exit, or the Spread, the rule names.
 	ToExit
 	// Drop discards it silently.
 	Drop
@@ -112,6 +153,7 @@ type Policy struct {
 type Rule struct {
 	Destination netip.Prefix
 	Action      Action
-	// Exit is the Exit.Name of a ToExit rule.
+	// Exit is the Exit.Name or the Spread.Name of a ToExit rule. The two share one
+	// name space.
 	Exit string
 }
