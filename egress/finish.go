@@ -112,9 +112,7 @@ func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[s
 		UnresolvedRoutes: dec.Unresolved, Stale: dec.Stale}
 	rec := r.phase(rep, dec, speakers[dec.Name])
 	n.Phase, n.Reason, n.Since = rec.phase, rec.reason, rec.since
-	for _, h := range dec.NextHops {
-		n.NextHops = append(n.NextHops, NextHopStatus(h))
-	}
+	n.NextHops, n.Paths, n.Exhausted = nextHopStatuses(dec), r.pathStatuses(dec), dec.Exhausted
 	for _, p := range speakers[dec.Name].Peers {
 		n.Peers = append(n.Peers, PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
 			LastError: p.LastError, Received: p.Received, Accepted: p.Accepted, Advertised: p.Advertised,

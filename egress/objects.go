@@ -2,10 +2,16 @@ package egress
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/egret-router/egret/vrf"
 )
+
+// idleTimer is how long a bucket of a group must be without traffic before it
+// may move to a next hop that returned.
+const idleTimer = 2 * time.Minute
 
 // objects collects the next-hop objects and groups of a Desired, each once.
 type objects struct {
@@ -21,38 +27,99 @@ func newObjects(owner vrf.Owner) *objects {
 		groups: map[vrf.NextHopID]vrf.Group{}, made: map[vrf.NextHopID]bool{}}
 }
 
-// group returns the id of the group with this key and the given members. Of no
-// members it makes a group of one blackhole: fail closed.
-func (o *objects) group(key string, members []vrf.NextHop, v6 bool) vrf.NextHopID {
-	id := o.ids.Group(key)
+// groupID is the id of the group with this key, of at most so many members. A
+// group cannot change its kind, so the kind is part of its name.
+func (o *objects) groupID(key string, possible int) vrf.NextHopID {
+	if b := buckets(possible); b > 0 {
+		key += "|" + string(rune('a'+bits.Len16(b)))
+	}
+	return o.ids.Group(key)
+}
+
+// buckets is the size of a group's hash table: none for a group that never has
+// more than one member, else enough for an even load.
+func buckets(possible int) uint16 {
+	if possible <= 1 {
+		return 0
+	}
+	n := 128
+	for n < 16*possible && n < 1<<15 {
+		n *= 2
+	}
+	return uint16(n)
+}
+
+// group returns the id of the group with this key and the given members, of so
+// many that are possible. Of no members it makes a group of one blackhole: fail
+// closed.
+func (o *objects) group(key string, members []hop, possible int, v6 bool) vrf.NextHopID {
+	id := o.groupID(key, possible)
 	if o.made[id] {
 		return id
 	}
-	if len(members) == 0 {
-		members = []vrf.NextHop{{Blackhole: true, IPv6: v6}}
-	}
-	members = slices.SortedFunc(slices.Values(members), func(a, b vrf.NextHop) int {
+	g := vrf.Group{ID: id, Resilient: resilient(possible)}
+	members = slices.SortedFunc(slices.Values(members), func(a, b hop) int {
 		return cmp.Or(a.Gateway.Compare(b.Gateway), cmp.Compare(a.Device, b.Device))
 	})
-	g := vrf.Group{ID: id}
 	for _, m := range members {
-		m.ID = o.ids.NextHop(m)
-		o.hops[m.ID] = m
-		g.Members = append(g.Members, vrf.Member{ID: m.ID, Weight: 1})
+		g.Members = append(g.Members, vrf.Member{ID: o.hop(m.NextHop), Weight: m.weight})
+	}
+	if len(members) == 0 {
+		g.Members = o.blackhole(v6)
 	}
 	o.groups[id], o.made[id] = g, true
 	return id
 }
 
-// keep takes objects over from the kernel under the ids they have. They are
-// content-addressed as well, so they agree with what group would make.
-func (o *objects) keep(k Kept) {
+func resilient(possible int) vrf.Resilient {
+	b := buckets(possible)
+	if b == 0 {
+		return vrf.Resilient{}
+	}
+	return vrf.Resilient{Buckets: b, IdleTimer: idleTimer}
+}
+
+func (o *objects) hop(h vrf.NextHop) vrf.NextHopID {
+	h.ID = 0
+	h.ID = o.ids.NextHop(h)
+	o.hops[h.ID] = h
+	return h.ID
+}
+
+func (o *objects) blackhole(v6 bool) []vrf.Member {
+	return []vrf.Member{{ID: o.hop(vrf.NextHop{Blackhole: true, IPv6: v6}), Weight: 1}}
+}
+
+// keep takes objects over from the kernel under the ids they have, without the
+// next hops that are not usable. They are content-addressed as well, so they
+// agree with what group would make.
+func (o *objects) keep(k Kept, usable func(vrf.NextHop) bool) {
+	hops := make(map[vrf.NextHopID]vrf.NextHop, len(k.NextHops))
 	for _, h := range k.NextHops {
-		o.hops[h.ID] = h
+		hops[h.ID] = h
 	}
 	for _, g := range k.Groups {
-		if !o.made[g.ID] {
-			o.groups[g.ID] = g
+		if o.made[g.ID] {
+			continue
+		}
+		v6 := false
+		g.Members = slices.DeleteFunc(slices.Clone(g.Members), func(m vrf.Member) bool {
+			v6 = v6 || hops[m.ID].IPv6
+			return !usable(hops[m.ID])
+		})
+		if len(g.Members) == 0 {
+			g.Members = o.blackhole(v6)
+		}
+		for _, m := range g.Members {
+			if h, ok := hops[m.ID]; ok {
+				o.hops[m.ID] = h
+			}
+		}
+		o.groups[g.ID] = g
+	}
+	for _, r := range k.Routes {
+		if h, ok := hops[r.NextHop]; ok {
+			o.hops[h.ID] = h
 		}
 	}
 }

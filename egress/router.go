@@ -64,6 +64,8 @@ type Router struct {
 	// prev is what the round before wanted, clean whether it had no error.
 	prev  *Desired
 	clean bool
+	// flowCounts are the flows by path number when they were last counted.
+	flowCounts map[uint16]int
 }
 
 // NewRouter makes a Router. The trigger is the one that the edges' notify

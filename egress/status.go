@@ -78,8 +78,12 @@ type NetworkStatus struct {
 	Stale            bool `json:"stale,omitempty"`
 
 	NextHops []NextHopStatus `json:"nextHops"`
-	Peers    []PeerStatus    `json:"peers"`
-	Probes   []ProbeStatus   `json:"probes"`
+	// Paths are those of rules with next hops or a bound of their own; Exhausted
+	// counts those that found no number, whose traffic is dropped.
+	Paths     []PathStatus  `json:"paths,omitempty"`
+	Exhausted int           `json:"exhaustedPaths,omitempty"`
+	Peers     []PeerStatus  `json:"peers"`
+	Probes    []ProbeStatus `json:"probes"`
 }
 
 // PortStatus is one uplink.
@@ -94,9 +98,31 @@ type PortStatus struct {
 type NextHopStatus struct {
 	Address netip.Addr `json:"address"`
 	Device  string     `json:"device,omitempty"`
-	Live    bool       `json:"live"`
-	Routes  int        `json:"routes"`
-	Reason  string     `json:"reason,omitempty"`
+	// Live means that its device has carrier; Usable that it may carry traffic.
+	Live   bool `json:"live"`
+	Usable bool `json:"usable"`
+	Routes int  `json:"routes"`
+	// Paths counts the paths that use it.
+	Paths  int    `json:"paths"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// PathStatus is one choice of next hops: a mark and a table.
+type PathStatus struct {
+	Number uint16 `json:"number"`
+	Table  uint32 `json:"table"`
+	Mark   string `json:"mark"`
+	IPv6   bool   `json:"ipv6,omitempty"`
+	// State is active (takes new flows), draining (kept for its flows).
+	State  string `json:"state"`
+	Usable bool   `json:"usable"`
+	// NextHops are in use; Spare would stand in for them, in this order. Both are
+	// empty for a path over the network's routes.
+	NextHops []netip.Addr `json:"nextHops,omitempty"`
+	Spare    []netip.Addr `json:"spare,omitempty"`
+	// Flows is the number of flows that a draining path had when they were last
+	// counted.
+	Flows int `json:"flows,omitempty"`
 }
 
 // PeerStatus is one BGP session.
