@@ -19,6 +19,8 @@ type Desired struct {
 	Sysctls []sysctl.Setting
 	// Networks are the decisions taken, sorted by name.
 	Networks []NetworkDecision
+	// sets are the numbers that are active for a hop set, by its key.
+	sets map[string]map[uint16]bool
 }
 
 // NetworkDecision is what Resolve decided on one network.

@@ -43,6 +43,7 @@ func (r *Router) finish(rep *report, st *State) error {
 		r.logChange(rep, took)
 	}
 	r.prev = rep.want
+	r.changed = r.changed && len(rep.errs) > 0
 	r.observed.Store(st)
 	r.publish(rep, took)
 	return rep.err()
@@ -112,7 +113,7 @@ func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[s
 		UnresolvedRoutes: dec.Unresolved, Stale: dec.Stale}
 	rec := r.phase(rep, dec, speakers[dec.Name])
 	n.Phase, n.Reason, n.Since = rec.phase, rec.reason, rec.since
-	n.NextHops, n.Paths, n.Exhausted = nextHopStatuses(dec), r.pathStatuses(dec), dec.Exhausted
+	n.NextHops, n.Paths, n.Exhausted = nextHopStatuses(dec), pathStatuses(dec, r.flows.latest()), dec.Exhausted
 	for _, p := range speakers[dec.Name].Peers {
 		n.Peers = append(n.Peers, PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
 			LastError: p.LastError, Received: p.Received, Accepted: p.Accepted, Advertised: p.Advertised,

@@ -88,9 +88,6 @@ func (t *table) nextHopProbes() []probes.Config {
 			continue
 		}
 		for _, p := range t.n.NextHopProbes {
-			if p.Source.IsValid() && p.Source.Is4() != d.Address.Is4() {
-				continue // checked by the parser to be of some family; the other goes without source
-			}
 			p.Name = nextHopProbeName(p, d.Address)
 			p.Targets = []probes.Target{{Address: d.Address}}
 			out = append(out, p)

@@ -43,15 +43,16 @@ func nextHopStatuses(dec *NetworkDecision) []NextHopStatus {
 	return out
 }
 
-func (r *Router) pathStatuses(dec *NetworkDecision) []PathStatus {
+func pathStatuses(dec *NetworkDecision, flows *sweepResult) []PathStatus {
 	out := make([]PathStatus, 0, len(dec.Paths))
 	for _, p := range dec.Paths {
 		s := PathStatus{Number: p.Number, Table: uint32(p.Table), Mark: fmt.Sprintf("%#x", uint32(p.Mark)), IPv6: p.V6,
 			State: "draining", Usable: p.Usable, NextHops: p.Members}
 		if p.Active {
 			s.State = "active"
-		} else {
-			s.Flows = r.flowCounts[p.Number]
+		}
+		if flows != nil {
+			s.Flows = flows.counts[p.Number]
 		}
 		for _, a := range p.Ordered {
 			if !slices.Contains(p.Members, a) {

@@ -31,7 +31,7 @@ func (c *compiled) resolve(st State) Desired {
 	r := resolver{compiled: c, st: st, own: spec.Settings.Ownership,
 		indexes: assignIndexes(names, held, reserved...), objects: newObjects(spec.Settings.Ownership.Owner())}
 	r.numbers = newNumbers(r.indexes, st.Paths)
-	d := Desired{Networks: make([]NetworkDecision, 0, len(spec.Networks))}
+	d := Desired{Networks: make([]NetworkDecision, 0, len(spec.Networks)), sets: map[string]map[uint16]bool{}}
 	// By name: the order of the file must not decide who gets which id.
 	networks := slices.SortedFunc(slices.Values(spec.Networks), func(a, b Network) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range networks {
@@ -104,6 +104,18 @@ func (r *resolver) network(d *Desired, n *Network) NetworkDecision {
 	d.Kernel.Rules = append(d.Kernel.Rules, t.blockingRules()...)
 	r.lookups(t)
 	r.wayOut(t, sets)
+	for _, v6 := range []bool{false, true} {
+		d.sets[(&hopSet{network: n.Name, v6: v6}).key()] = map[uint16]bool{index: true}
+	}
+	for key, s := range sets {
+		d.sets[key] = map[uint16]bool{}
+		if s.network {
+			d.sets[key][index] = true
+		}
+		for _, p := range s.buckets {
+			d.sets[key][p.number] = true
+		}
+	}
 	d.Probes = append(d.Probes, n.Probes...)
 	d.Probes = append(d.Probes, t.nextHopProbes()...)
 	return dec

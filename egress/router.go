@@ -49,11 +49,16 @@ type Router struct {
 	kernelDirty atomic.Bool
 	filterDirty atomic.Bool
 
+	flows *flowWatch
+
 	// What follows belongs to the loop.
-	spec   *Spec
-	have   vrf.Snapshot
-	filter nat.Ruleset
-	rules  nat.Ruleset // rendered for prev
+	spec *Spec
+	// compiled is of spec; changed says that no round has succeeded with it yet.
+	compiled *compiled
+	changed  bool
+	have     vrf.Snapshot
+	filter   nat.Ruleset
+	rules    nat.Ruleset // rendered for prev
 	// awaiting are the networks whose learned routes are kept from before our
 	// restart, until their speaker is in sync.
 	awaiting   map[string]bool
@@ -64,15 +69,18 @@ type Router struct {
 	// prev is what the round before wanted, clean whether it had no error.
 	prev  *Desired
 	clean bool
-	// flowCounts are the flows by path number when they were last counted.
-	flowCounts map[uint16]int
+	// draining says since which round a path takes no new flows.
+	draining map[uint16]uint64
+	// flowtables says that the kernel can offload flows.
+	flowtables bool
 }
 
 // NewRouter makes a Router. The trigger is the one that the edges' notify
 // functions fire.
 func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *Router {
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
-		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, first: true}
+		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, first: true}
+	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
 	r.kernelDirty.Store(true)
 	r.filterDirty.Store(true)
 	return r
@@ -120,6 +128,7 @@ func (r *Router) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watchers.Go(func() { r.watch(ctx, "kernel", r.edges.Kernel.Watch, &r.kernelDirty) })
+	watchers.Go(func() { r.flows.run(ctx) })
 	watchers.Go(func() { r.watch(ctx, "nftables", r.edges.Filter.Watch, &r.filterDirty) })
 
 	resync := time.NewTimer(time.Hour)
@@ -160,6 +169,7 @@ func (r *Router) take() {
 	defer r.mu.Unlock()
 	if r.pending != nil {
 		r.spec, r.pending = r.pending, nil
+		r.compiled, r.changed = compile(r.spec), true
 	}
 }
 
@@ -195,7 +205,7 @@ func (r *Router) round(ctx context.Context) error {
 	if err != nil {
 		return r.failed(begin, err)
 	}
-	want := Resolve(r.spec, st)
+	want := r.compiled.resolve(st)
 	rep := report{begin: begin, event: event, spec: r.spec, want: &want, failed: map[string]error{}}
 
 	rep.add("withdraw", r.withdraw(ctx, &want))
@@ -210,6 +220,7 @@ func (r *Router) round(ctx context.Context) error {
 	rep.add("nftables", r.applyFilter(ctx, rules, &rep))
 	rep.add("advertise", r.advertise(ctx, &want, &rep))
 	rep.add("probes", r.edges.Prober.Set(want.Probes))
+	r.orderSweep(&want, &rep)
 	r.first = false
 	return r.finish(&rep, &st)
 }
@@ -233,7 +244,14 @@ func (r *Router) gather(ctx context.Context) (State, error) {
 		}
 		r.filter = have
 	}
+	if r.first {
+		var err error
+		if r.flowtables, err = r.edges.Filter.HasFlowtable(ctx); err != nil {
+			return State{}, err
+		}
+	}
 	st := Observe(r.have, r.spec.Settings.Ownership)
+	st.Flowtables, st.Drained = r.flowtables, r.drained()
 	if r.first {
 		for name := range st.Kept {
 			r.awaiting[name] = true

@@ -120,8 +120,7 @@ type PathStatus struct {
 	// empty for a path over the network's routes.
 	NextHops []netip.Addr `json:"nextHops,omitempty"`
 	Spare    []netip.Addr `json:"spare,omitempty"`
-	// Flows is the number of flows that a draining path had when they were last
-	// counted.
+	// Flows is the number of flows when they were last counted.
 	Flows int `json:"flows,omitempty"`
 }
 

@@ -183,6 +183,16 @@ var neverClassified = []string{
 	"::/127", "fe80::/10", "ff00::/8",
 }
 
+// NeverClassified are the destinations that no policy is asked about, besides
+// the clients' own prefixes and the addresses of this node.
+func NeverClassified() []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(neverClassified))
+	for _, text := range neverClassified {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
 // clients is what a packet of a client goes through before conntrack.
 func (r *renderer) clients() {
 	exempt := slices.Clone(r.cfg.ClientPrefixes)
