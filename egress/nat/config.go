@@ -81,20 +81,23 @@ type Pool struct {
 	Name    string
 	Network string
 	// ID is in the PoolMask bits of every mark that translates to this pool: 1 to
-	// 4095, each once.
+	// 4095. Pools that share one are closed, and so is one without.
 	ID uint16
 	// Pool4 and Pool6 are the addresses clients are translated to. A family
 	// without addresses is dropped. Up to some thousand addresses are reasonable:
 	// Buckets takes 45 ms for 1024.
 	Pool4, Pool6 []netip.Addr
-	// PerFlow chooses the address by client and destination and port instead of
-	// by client alone: the client does not keep its address, and no address runs
-	// out of ports while another has some.
+	// PerFlow chooses the address by client, destination and their ports (if the
+	// protocol has them) instead of by client alone: the client does not keep its
+	// address, and no address runs out of ports while another has some.
 	PerFlow bool
 }
 
 // PoolMask are the bits of a mark that name its pool.
 const PoolMask uint32 = 0x00000fff
+
+// hopSetMask are the bits of a mark that name its hop set.
+const hopSetMask uint32 = 0x0fff0000
 
 // Spread chooses one of several exits by the client's address, so that a client
 // keeps its exit.
@@ -112,18 +115,16 @@ type Exit struct {
 	Name    string
 	Network string
 	// Mark is the packet mark and ct mark of traffic of this exit: EgressMark,
-	// a hop set other than 0 (bits 16 to 27) and nothing outside MarkMask. An
-	// exit without EgressMark is closed: its traffic is dropped.
+	// a hop set other than 0 (bits 16 to 27), the ID of its pool and nothing
+	// outside MarkMask. An exit with another mark is closed: its traffic is
+	// dropped.
 	Mark uint32
-	// Pool is the name of the pool whose ID the mark has.
+	// Pool is the name of a pool of the same network. Without one the exit is
+	// closed.
 	Pool string
 	// Fallback routes new flows normally, untranslated, instead of to the exit;
 	// those that are established stay with it.
 	Fallback bool
-	// Pool4 and Pool6 are the addresses clients are translated to. A family
-	// without addresses is dropped. Up to some thousand addresses are reasonable:
-	// Buckets takes 45 ms for 1024.
-	Pool4, Pool6 []netip.Addr
 }
 
 // Action is what a rule does with its traffic.

@@ -47,12 +47,28 @@ func decide(cfg Config, src, dst netip.Addr) string {
 		return chainDecideReject
 	case ToExit:
 		for _, e := range cfg.Exits {
-			if e.Name == found.Exit && slices.ContainsFunc(cfg.Networks, func(n Network) bool { return n.Name == e.Network }) {
+			if e.Name == found.Exit && open(cfg, e) {
 				return prefixExit + e.Name
 			}
 		}
 	}
 	return chainDecideDrop
+}
+
+// open says whether traffic can take an exit: its pool is there, in a network
+// that is there, and the marks fit.
+func open(cfg Config, e Exit) bool {
+	same := 0
+	for _, p := range cfg.Pools {
+		if uint32(p.ID) == e.Mark&PoolMask {
+			same++
+		}
+	}
+	return same == 1 && e.Mark&0x1fff0fff == e.Mark && e.Mark>>28 == 1 && e.Mark&0x0fff0000 != 0 &&
+		slices.ContainsFunc(cfg.Networks, func(n Network) bool { return n.Name == e.Network }) &&
+		slices.ContainsFunc(cfg.Pools, func(p Pool) bool {
+			return p.Name == e.Pool && p.Network == e.Network && p.ID != 0 && uint32(p.ID) == e.Mark&PoolMask
+		})
 }
 
 // lookup walks the rendered chain of clients as the kernel does, and gives the

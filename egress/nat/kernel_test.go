@@ -171,9 +171,9 @@ func TestKernelMendsWhatHandsDo(t *testing.T) {
 		"delete element inet egret dst4_team-red { 10.0.0.0/24 }; add element inet egret dst4_team-red { 10.0.0.0/25 : goto exit_red.pool, 10.0.0.128/25 : goto exit_blue.pool }",
 		"add element inet egret dst4_team-red { 11.0.0.0-11.0.0.5 : accept }",
 		"add element inet egret clients6 { fd00:250::/64 : goto policy_team-red }",
-		"delete element inet egret pool4_red.pool { 7 }",
-		"delete element inet egret pool4_red.pool { 7 }; add element inet egret pool4_red.pool { 7 : 192.0.2.1, 5000 : 192.0.2.2 }",
-		"delete element inet egret exits { 0x10010001 }",
+		"delete element inet egret pool4_red-pool { 7 }",
+		"delete element inet egret pool4_red-pool { 7 }; add element inet egret pool4_red-pool { 7 : 192.0.2.1, 5000 : 192.0.2.2 }",
+		"delete element inet egret pools { 0x10000001 }",
 		"add element inet egret guard_sources4_red { 10.244.0.0/16 }",
 		"add element inet egret guard_sources6_blue { 4000::/3 }",
 		"add element inet egret exempt4 { 10.0.0.0/24 }",
@@ -183,7 +183,7 @@ func TestKernelMendsWhatHandsDo(t *testing.T) {
 		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red",
 		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red; add map inet egret dst4_team-red { type ipv4_addr : verdict; size 100; }",
 		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red; add set inet egret dst4_team-red { type ether_addr; elements = { 00:11:22:33:44:55 }; }",
-		"flush chain inet egret snat_red.pool; delete map inet egret pool4_red.pool; add map inet egret pool4_red.pool { type ipv4_addr : ipv4_addr; }",
+		"flush chain inet egret snat_red-pool; delete map inet egret pool4_red-pool; add map inet egret pool4_red-pool { type ipv4_addr : ipv4_addr; }",
 		"flush chain inet egret deny_drop; delete counter inet egret drop_rule",
 	} {
 		if err := k.nft(damage); err != nil {

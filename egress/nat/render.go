@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // Priorities of the base chains, as numbers because that is how nft lists them.
@@ -35,7 +33,9 @@ func Render(cfg Config) Ruleset { return render(cfg, bucketCount) }
 // render renders with a choice of the number of buckets for a number of
 // addresses.
 func render(cfg Config, buckets func(int) int) Ruleset {
-	r := renderer{cfg: cfg, out: newRuleset(), exits: usableExits(cfg), buckets: buckets}
+	r := renderer{cfg: cfg, out: newRuleset(), buckets: buckets}
+	r.pools = usablePools(cfg)
+	r.exits = usableExits(cfg, r.pools)
 	r.guards()
 	r.entries()
 	r.clients()
@@ -49,23 +49,9 @@ func render(cfg Config, buckets func(int) int) Ruleset {
 type renderer struct {
 	cfg     Config
 	out     Ruleset
+	pools   map[string]Pool // by name, those that can be translated to
 	exits   map[string]Exit // by name, those that traffic can take
 	buckets func(int) int
-}
-
-// usableExits are the exits with a mark of ours and a network that is there.
-func usableExits(cfg Config) map[string]Exit {
-	networks := map[string]bool{}
-	for _, n := range cfg.Networks {
-		networks[n.Name] = true
-	}
-	exits := map[string]Exit{}
-	for _, e := range cfg.Exits {
-		if networks[e.Network] && e.Mark&EgressMark != 0 && e.Mark&^MarkMask == 0 {
-			exits[e.Name] = e
-		}
-	}
-	return exits
 }
 
 func (r *renderer) chain(name string, texts ...string) {
@@ -279,23 +265,22 @@ func (r *renderer) verdict(rule Rule) string {
 const tcpNotFirst = "tcp flags & (syn | ack) != syn"
 
 // decisions are the ends of classification: they mark the packet. For an exit
-// the zone of the replies is set too, which must be before conntrack sees the
+// the zone of the replies is set too (by a chain per network, since exits are
+// many), which must be before conntrack sees the
 // flow's first packet. With that zone conntrack does not find a flow of which
 // the packet is itself a reply, so it is not set where the packet is sure not
 // to be the first of a flow. With UDP one cannot tell: a client's answers to
 // datagrams from the normal side need a rule that skips their destination.
 func (r *renderer) decisions() {
-	zones := map[string]uint16{}
 	for _, n := range r.cfg.Networks {
-		zones[n.Name] = n.Zone
-	}
-	for _, e := range r.exits {
-		r.chain(objectName(prefixExit, e.Name),
-			setMark(e.Mark),
+		r.chain(objectName(prefixZone, n.Name),
 			tcpNotFirst+" return",
 			"icmp type echo-reply return",
 			"icmpv6 type echo-reply return",
-			fmt.Sprintf("ct reply zone set %d", zones[e.Network]))
+			fmt.Sprintf("ct reply zone set %d", n.Zone))
+	}
+	for _, e := range r.exits {
+		r.chain(objectName(prefixExit, e.Name), setMark(e.Mark), "goto "+objectName(prefixZone, e.Network))
 	}
 	r.chain(chainDecideDrop, setMark(markDrop))
 	r.chain(chainDecideReject, setMark(markReject))
@@ -356,15 +341,4 @@ func keepPrefixes(prefixes []netip.Prefix, keep func(netip.Prefix) bool) []netip
 		}
 	}
 	return out
-}
-
-// bucketMap fills the map of a pool of several addresses and gives the
-// expression that looks a client up in it.
-func (r *renderer) bucketMap(name, source string, addrs []netip.Addr, ipv4 bool) string {
-	elements := r.set(name, "integer", addrType(ipv4), false)
-	n := r.buckets(len(addrs))
-	for i, a := range Buckets(addrs, n) {
-		elements[strconv.Itoa(i)] = addrText(a)
-	}
-	return strings.Join([]string{"jhash", source, "mod", strconv.Itoa(n), "seed", fmt.Sprintf("0x%08x", bucketSeed), "map", "@" + name}, " ")
 }
