@@ -37,7 +37,9 @@ func newJudge(spec *Spec, want *Desired, poolIDs map[string]uint16, own []netip.
 	for _, n := range want.Networks {
 		j.networks[n.Index] = n.Name
 		for _, p := range n.Paths {
-			j.networks[p.Number] = n.Name
+			if p.Number != 0 {
+				j.networks[p.Number] = n.Name
+			}
 		}
 	}
 	for _, p := range spec.Policies {

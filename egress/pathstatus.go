@@ -15,7 +15,7 @@ func (t *table) pathDecisions() []PathDecision {
 		if p.set != nil {
 			d.Bound, d.Named = p.set.bound, p.set.named != nil
 		}
-		if d.Named {
+		if d.Named && len(p.groups) > 0 {
 			for _, h := range p.groups[0].ordered {
 				d.Ordered = append(d.Ordered, h.Gateway)
 			}
