@@ -21,6 +21,8 @@ type Desired struct {
 	Networks []NetworkDecision
 	// sets are the numbers that are active for a hop set, by its key.
 	sets map[string]map[uint16]bool
+	// objects are the next-hop objects and how the groups were filled.
+	objects *objects
 }
 
 // NetworkDecision is what Resolve decided on one network.

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/vrf"
@@ -85,11 +86,4 @@ func (j *judge) strays(f flows.Flow) bool {
 	return d.Outcome != OutcomeNormal && d.Policy != nil && d.Policy.Cut
 }
 
-func inPool(p *Pool, a netip.Addr) bool {
-	for _, prefix := range p.Prefixes {
-		if prefix.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
+func inPool(p *Pool, a netip.Addr) bool { return slices.ContainsFunc(p.Prefixes, inPrefix(a)) }

@@ -19,12 +19,24 @@ type objects struct {
 	hops   map[vrf.NextHopID]vrf.NextHop
 	groups map[vrf.NextHopID]vrf.Group
 	// made are the groups that are ours to fill, not taken over by keep.
-	made map[vrf.NextHopID]bool
+	made map[vrf.NextHopID]*filledGroup
+}
+
+// filledGroup says how a group came to its members, so that the loss of one can
+// be answered without resolving everything.
+type filledGroup struct {
+	network string
+	v6      bool
+	pathGroup
 }
 
 func newObjects(owner vrf.Owner) *objects {
-	return &objects{ids: vrf.NewAllocator(vrf.Snapshot{Owner: owner}), hops: map[vrf.NextHopID]vrf.NextHop{},
-		groups: map[vrf.NextHopID]vrf.Group{}, made: map[vrf.NextHopID]bool{}}
+	o := &objects{ids: vrf.NewAllocator(vrf.Snapshot{Owner: owner}), hops: map[vrf.NextHopID]vrf.NextHop{},
+		groups: map[vrf.NextHopID]vrf.Group{}, made: map[vrf.NextHopID]*filledGroup{}}
+	// Always there, so that a group can fail closed in one message.
+	o.blackhole(false)
+	o.blackhole(true)
+	return o
 }
 
 // groupID is the id of the group with this key, of at most so many members. A
@@ -49,16 +61,21 @@ func buckets(possible int) uint16 {
 	return uint16(n)
 }
 
-// group returns the id of the group with this key and the given members, of so
-// many that are possible. Of no members it makes a group of one blackhole: fail
-// closed.
-func (o *objects) group(key string, members []hop, possible int, v6 bool) vrf.NextHopID {
-	id := o.groupID(key, possible)
-	if o.made[id] {
-		return id
+// group makes a group once and returns its id.
+func (o *objects) group(network string, g pathGroup, v6 bool) vrf.NextHopID {
+	id := o.groupID(g.key, len(g.ordered))
+	if o.made[id] == nil {
+		o.made[id] = &filledGroup{network, v6, g}
+		o.groups[id] = o.fill(id, g, v6)
 	}
-	g := vrf.Group{ID: id, Resilient: resilient(possible)}
-	members = slices.SortedFunc(slices.Values(members), func(a, b hop) int {
+	return id
+}
+
+// fill is the group for the kernel. Of no members it is one blackhole: fail
+// closed.
+func (o *objects) fill(id vrf.NextHopID, from pathGroup, v6 bool) vrf.Group {
+	g := vrf.Group{ID: id, Resilient: resilient(len(from.ordered))}
+	members := slices.SortedFunc(slices.Values(from.member), func(a, b hop) int {
 		return cmp.Or(a.Gateway.Compare(b.Gateway), cmp.Compare(a.Device, b.Device))
 	})
 	for _, m := range members {
@@ -67,8 +84,7 @@ func (o *objects) group(key string, members []hop, possible int, v6 bool) vrf.Ne
 	if len(members) == 0 {
 		g.Members = o.blackhole(v6)
 	}
-	o.groups[id], o.made[id] = g, true
-	return id
+	return g
 }
 
 func resilient(possible int) vrf.Resilient {
@@ -99,7 +115,7 @@ func (o *objects) keep(k Kept, usable func(vrf.NextHop) bool) {
 		hops[h.ID] = h
 	}
 	for _, g := range k.Groups {
-		if o.made[g.ID] {
+		if o.made[g.ID] != nil {
 			continue
 		}
 		v6 := false

@@ -38,6 +38,7 @@ func (c *compiled) resolve(st State) Desired {
 		d.Networks = append(d.Networks, r.network(&d, &networks[i]))
 	}
 	d.Kernel.NextHops, d.Kernel.Groups = r.objects.all()
+	d.objects = r.objects
 	d.Kernel.Rules = append(d.Kernel.Rules, commonRules(spec)...)
 	for _, v6 := range []bool{false, true} {
 		d.Kernel.Rules = append(d.Kernel.Rules, dispatchRules(r.destinations[family(v6)], v6, r.own.RulePriorities.First)...)

@@ -39,7 +39,7 @@ type Router struct {
 	rejectedN uint64
 	loadedAt  time.Time
 
-	status    atomic.Pointer[Status]
+	status    atomic.Pointer[published]
 	observed  atomic.Pointer[State]
 	inspected atomic.Pointer[inspection]
 
@@ -101,18 +101,6 @@ func (r *Router) Reject(err error) {
 	r.rejectedN++
 	r.mu.Unlock()
 	r.trigger.Fire()
-}
-
-// Status is what the last round and the last inspection found; nil before the
-// first round.
-func (r *Router) Status() *Status {
-	s, in := r.status.Load(), r.inspected.Load()
-	if s == nil || in == nil {
-		return s
-	}
-	full := *s
-	full.Drops, full.Problems = in.drops, in.problems
-	return &full
 }
 
 // Observed is the State of the last round; nil before the first one. It must
@@ -201,6 +189,7 @@ func (r *Router) round(ctx context.Context) error {
 	defer cancel()
 	begin := time.Now()
 	event := r.eventAt.Swap(0)
+	r.loseHops(ctx)
 	st, err := r.gather(ctx)
 	if err != nil {
 		return r.failed(begin, err)

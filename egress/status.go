@@ -17,11 +17,27 @@ type Status struct {
 	Networks []NetworkStatus `json:"networks"`
 	Pools    []PoolStatus    `json:"pools"`
 	Policies []PolicyStatus  `json:"policies"`
+	// Conntrack is the state of the kernel's connection tracking when it was last
+	// read; absent before.
+	Conntrack *ConntrackStatus `json:"conntrack,omitempty"`
 	// Drops are what the packet filter discarded, by reason, since its table was
 	// made; at most as old as the period of Inspect.
 	Drops []DropStatus `json:"drops,omitempty"`
 	// Problems are what others do in this kernel that could hurt our traffic.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// ConntrackStatus is the kernel's connection tracking in this namespace.
+type ConntrackStatus struct {
+	At         time.Time `json:"at"`
+	Flows      uint64    `json:"flows"`
+	MaxFlows   uint64    `json:"maxFlows"`
+	Translated int       `json:"translated"`
+	// InsertFailed counts packets dropped because no port was free, Drop new flows
+	// refused because the table was full, EarlyDrop flows ended to make room.
+	InsertFailed uint64 `json:"insertFailed"`
+	Drop         uint64 `json:"drop"`
+	EarlyDrop    uint64 `json:"earlyDrop"`
 }
 
 // ConfigStatus is the state of the configuration.
@@ -164,6 +180,16 @@ type PoolStatus struct {
 	// Addresses4 and Addresses6 are the addresses clients are spread over.
 	Addresses4 int `json:"addresses4"`
 	Addresses6 int `json:"addresses6"`
+	// Stickiness is client or flow.
+	Stickiness string `json:"stickiness"`
+	// Flows is the number of flows with an address of the pool when they were last
+	// counted. Fullest is the address and destination that has most of the ports
+	// there are for it, PortsUsed of PortsMax: at the end further flows to that
+	// destination are dropped.
+	Flows     int    `json:"flows"`
+	Fullest   string `json:"fullest,omitempty"`
+	PortsUsed int    `json:"portsUsed,omitempty"`
+	PortsMax  int    `json:"portsMax,omitempty"`
 	// Advertised means that the speaker was told to; Reason says why not.
 	Advertised bool   `json:"advertised"`
 	Reason     string `json:"reason,omitempty"`
@@ -173,7 +199,9 @@ type PoolStatus struct {
 type PolicyStatus struct {
 	Name    string         `json:"name"`
 	Clients []netip.Prefix `json:"clients"`
-	Rules   []RuleStatus   `json:"rules"`
+	// Missing: clients are bound to a policy that does not exist, and blocked.
+	Missing bool         `json:"missing,omitempty"`
+	Rules   []RuleStatus `json:"rules"`
 }
 
 // RuleStatus is one rule of a policy.
@@ -182,6 +210,8 @@ type RuleStatus struct {
 	Action      Action       `json:"action"`
 	Network     string       `json:"network,omitempty"`
 	Pool        string       `json:"pool,omitempty"`
+	NextHops    []netip.Addr `json:"nextHops,omitempty"`
+	MaxNextHops int          `json:"maxNextHops,omitempty"`
 	// Forwarding is false while the rule's traffic is dropped or rejected.
 	Forwarding bool `json:"forwarding"`
 }

@@ -210,7 +210,7 @@ func (t *table) ownRoutes() []vrf.Route {
 	groups := make([]vrf.NextHopID, len(t.routeSets))
 	for i, set := range t.routeSets {
 		if len(set.hops) > 0 {
-			groups[i] = t.r.objects.group(t.n.Name+"|"+set.key, candidates(set.hops, 0), len(set.hops), set.v6)
+			groups[i] = t.r.objects.group(t.n.Name, pathGroup{key: t.n.Name + "|" + set.key, ordered: set.hops, member: candidates(set.hops, 0)}, set.v6)
 		}
 	}
 	return t.gatewayRoutes(t.dec.Table, groups)
@@ -243,7 +243,7 @@ func (t *table) pathRoutes(p *path) []vrf.Route {
 			all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
 		return append(out, vrf.Route{Table: table, Prefix: all, Metric: metricStatic, Type: vrf.Unicast,
-			NextHop: t.r.objects.group(g.key, g.member, len(g.ordered), p.v6)})
+			NextHop: t.r.objects.group(t.n.Name, g, p.v6)})
 	}
 	groups := make([]vrf.NextHopID, len(t.routeSets))
 	next := 0
@@ -254,7 +254,7 @@ func (t *table) pathRoutes(p *path) []vrf.Route {
 		g := p.groups[next]
 		next++
 		if len(g.ordered) > 0 {
-			groups[i] = t.r.objects.group(g.key, g.member, len(g.ordered), p.v6)
+			groups[i] = t.r.objects.group(t.n.Name, g, p.v6)
 		}
 	}
 	out = append(out, poolRoutes(table, t.r.pools[t.n.Name])...)
