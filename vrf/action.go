@@ -266,6 +266,8 @@ func (r Rule) String() string {
 	switch r.Action {
 	case RuleLookup:
 		return s + "lookup " + strconv.FormatUint(uint64(r.Table), 10)
+	case RuleGoto:
+		return s + "goto " + strconv.FormatUint(uint64(r.Target), 10)
 	case RuleBlackhole:
 		return s + "blackhole"
 	case RuleUnreachable:

@@ -126,9 +126,10 @@ func parseRule(b []byte) (r RawRule, ok bool, err error) {
 	if !known {
 		return r, false, nil
 	}
-	const invert = 2 // FIB_RULE_INVERT
+	const invert, unresolved = 2, 4 // FIB_RULE_INVERT, FIB_RULE_UNRESOLVED
+	flags := binary.NativeEndian.Uint32(b[8:])
 	r.IPv6, r.Action, r.Table = isIPv6, RuleAction(b[7]), TableID(b[4])
-	r.Odd = b[1] != 0 || b[2] != 0 || b[3] != 0 || binary.NativeEndian.Uint32(b[8:])&invert != 0
+	r.Odd = b[1] != 0 || b[2] != 0 || b[3] != 0 || flags&invert != 0
 	err = eachAttr(b[sizeofRtMsg:], func(kind uint16, data []byte) error {
 		switch kind {
 		case unix.FRA_PRIORITY:
@@ -139,6 +140,8 @@ func parseRule(b []byte) (r RawRule, ok bool, err error) {
 			return readU32(data, (*uint32)(&r.Mask))
 		case unix.FRA_TABLE:
 			return readU32(data, (*uint32)(&r.Table))
+		case unix.FRA_GOTO:
+			return readU32(data, &r.Target)
 		case unix.FRA_PROTOCOL:
 			if len(data) != 1 {
 				return fmt.Errorf("%d bytes instead of 1", len(data))
@@ -161,6 +164,10 @@ func parseRule(b []byte) (r RawRule, ok bool, err error) {
 	if r.Action != RuleLookup {
 		r.Table = 0
 	}
+	if r.Action != RuleGoto {
+		r.Target = 0
+	}
+	r.Unresolved = r.Action == RuleGoto && flags&unresolved != 0
 	return r, true, nil
 }
 

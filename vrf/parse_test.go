@@ -20,6 +20,7 @@ var (
 	sampleRules = []Rule{
 		{Priority: 810, Mark: 0x10010000, Mask: 0x1fff0000, Action: RuleLookup, Table: 10001},
 		{Priority: 990, IPv6: true, Mark: 0x10000000, Mask: 0x10000000, Action: RuleUnreachable},
+		{Priority: 811, Mask: 0x10000000, Action: RuleGoto, Target: 990},
 	}
 	sampleAddresses = []Address{
 		{Prefix: netip.MustParsePrefix("172.16.0.1/30"), Protocol: 108, Valid: Forever, Preferred: Forever},
@@ -128,6 +129,7 @@ func FuzzParseRule(f *testing.F) {
 		if err != nil || !ok || r.Odd {
 			return
 		}
+		r.Unresolved = false // a header flag that only the kernel sets
 		r2, ok, err := parseRule(encodeRule(r.Rule, r.Protocol))
 		if err != nil || !ok || r2 != r {
 			t.Errorf("%+v becomes %+v, %v, %v", r, r2, ok, err)

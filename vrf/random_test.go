@@ -109,6 +109,32 @@ func (g generator) routing(c *vrf.Config) {
 		if g.chance(70) {
 			c.Rules = append(c.Rules, vrf.Rule{Priority: 800, IPv6: ipv6, Mark: 0x20000000, Mask: 0x20000000, Action: vrf.RuleLookup, Table: 254})
 		}
+		if g.chance(50) {
+			g.dispatch(c, ipv6)
+		}
+	}
+}
+
+// dispatch puts the lookups of a family behind gotos of two levels over the lowest
+// bits of the network's number.
+func (g generator) dispatch(c *vrf.Config, ipv6 bool) {
+	jump := func(priority uint32, mark, mask vrf.Mark, target uint32) {
+		c.Rules = append(c.Rules, vrf.Rule{Priority: priority, IPv6: ipv6, Mark: mark, Mask: mask, Action: vrf.RuleGoto, Target: target})
+	}
+	start := uint32(820 + g.IntN(4))
+	jump(start, 0, 0x10000000, 990)
+	for bit := range vrf.Mark(2) {
+		leaf := start + 10 + 20*uint32(bit) + uint32(g.IntN(9))
+		found := false
+		for i, r := range c.Rules {
+			if r.Action == vrf.RuleLookup && r.IPv6 == ipv6 && r.Priority != 800 && r.Mark>>16&1 == bit {
+				c.Rules[i].Priority, found = leaf+1, true
+			}
+		}
+		if found {
+			jump(start+1, 0x10000000|bit<<16, 0x10010000, leaf)
+			jump(leaf, 0x10000000|bit<<16, 0x10010000, leaf+1)
+		}
 	}
 }
 

@@ -116,8 +116,11 @@ func encodeRule(r Rule, protocol uint8) message {
 	m.u32(unix.FRA_FWMARK, uint32(r.Mark))
 	m.u32(unix.FRA_FWMASK, uint32(r.Mask))
 	m.attr(unix.FRA_PROTOCOL, []byte{protocol})
-	if r.Action == RuleLookup {
+	switch r.Action {
+	case RuleLookup:
 		m.u32(unix.FRA_TABLE, uint32(r.Table))
+	case RuleGoto:
+		m.u32(unix.FRA_GOTO, r.Target)
 	}
 	return m
 }
