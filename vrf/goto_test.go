@@ -178,3 +178,39 @@ func TestBlockedBehindGotos(t *testing.T) {
 		must(t, k.Apply(t.Context(), plan).Err())
 	}
 }
+
+// TestGotoFailures replaces a goto and its lookup by others, before or behind them,
+// and lets every step fail in turn: the packets find their table in any case.
+func TestGotoFailures(t *testing.T) {
+	tree := func(root, leaf uint32) vrf.Config {
+		c := overlapping()
+		for _, place := range []uint32{830, 840} { // so that the gotos have a target in any case
+			c.Rules = append(c.Rules, vrf.Rule{Priority: place, Mark: 0x10090000, Mask: 0x1fff0000, Action: vrf.RuleBlackhole})
+		}
+		for i, r := range c.Rules {
+			if r.Table == 10001 && !r.IPv6 {
+				c.Rules[i].Priority = leaf + 1
+			}
+		}
+		c.Rules = append(c.Rules, vrf.Rule{Priority: root, Mark: 0x10010000, Mask: 0x10010000, Action: vrf.RuleGoto, Target: leaf})
+		return c
+	}
+	places := [][2]uint32{{815, 830}, {815, 840}, {821, 830}, {821, 840}}
+	for _, from := range places {
+		for _, to := range places {
+			old, want := tree(from[0], from[1]), tree(to[0], to[1])
+			steps := 1
+			for n := 0; n < steps; n++ {
+				k := ports()
+				must(t, k.Apply(t.Context(), vrf.Diff(snapshot(t, k), old)).Err())
+				plan := vrf.Diff(snapshot(t, k), want)
+				steps = len(plan.Ops)
+				k.FailNth(n+1, errInjected)
+				k.Apply(t.Context(), plan)
+				if got := verdict(snapshot(t, k).Config.Rules, packet{mark: 0x10010000}); got != 10001 {
+					t.Errorf("from %v to %v, step %d failing: table %d\n%s", from, to, n, got, plan)
+				}
+			}
+		}
+	}
+}
