@@ -223,6 +223,10 @@ func (g Group) String() string {
 			b.WriteString("," + strconv.Itoa(int(m.Weight)))
 		}
 	}
+	if r := g.Resilient; r.Buckets > 0 {
+		fmt.Fprintf(&b, " type resilient buckets %d idle_timer %g unbalanced_timer %g",
+			r.Buckets, r.IdleTimer.Seconds(), r.UnbalancedTimer.Seconds())
+	}
 	return b.String()
 }
 

@@ -213,7 +213,10 @@ func (p *planner) takeHops(want Config) {
 	}
 	p.groups = make(map[NextHopID]Group, len(want.Groups))
 	for _, g := range want.Groups {
-		if old, double := p.groups[g.ID]; double && !slices.Equal(old.Members, g.Members) {
+		if g.Resilient.Buckets == 0 {
+			g.Resilient = Resilient{}
+		}
+		if old, double := p.groups[g.ID]; double && !(slices.Equal(old.Members, g.Members) && old.Resilient == g.Resilient) {
 			p.fail("", "group %s is wanted with two contents", hopID(g.ID))
 			if g.String() > old.String() {
 				continue

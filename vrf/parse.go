@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,8 +12,9 @@ import (
 // parsedHop is a next-hop object: a group when Members is not empty.
 type parsedHop struct {
 	RawNextHop
-	members []Member
-	device  int // interface index
+	members   []Member
+	resilient Resilient
+	device    int // interface index
 }
 
 // parseNextHop reads an RTM_NEWNEXTHOP.
@@ -24,6 +26,7 @@ func parseNextHop(b []byte) (parsedHop, error) {
 	h.Protocol = b[2]
 	h.IPv6 = b[0] == unix.AF_INET6
 	h.OnLink = binary.NativeEndian.Uint32(b[4:])&unix.RTNH_F_ONLINK != 0
+	groupType := uint16(groupMultipath)
 	err := eachAttr(b[sizeofNhMsg:], func(kind uint16, data []byte) error {
 		var v uint32
 		switch kind {
@@ -40,14 +43,24 @@ func parseNextHop(b []byte) (parsedHop, error) {
 		case unix.NHA_GROUP:
 			return h.readMembers(data)
 		case unix.NHA_GROUP_TYPE:
-			h.Odd = h.Odd || len(data) != 2 || binary.NativeEndian.Uint16(data) != 0
-		case unix.NHA_ENCAP_TYPE, unix.NHA_ENCAP, unix.NHA_MASTER, nhaFDB, nhaResGroup:
+			return readU16(data, &groupType)
+		case nhaResGroup:
+			return h.resilient.read(data)
+		case unix.NHA_ENCAP_TYPE, unix.NHA_ENCAP, unix.NHA_MASTER, nhaFDB:
 			h.Odd = true
 		}
 		return nil
 	})
 	if err != nil {
 		return h, fmt.Errorf("parse next hop: %w", err)
+	}
+	switch resilient := h.resilient.Buckets > 0; groupType {
+	case groupMultipath:
+		h.Odd = h.Odd || resilient
+	case groupResilient:
+		h.Odd = h.Odd || !resilient
+	default:
+		h.Odd = true
 	}
 	if h.ID == 0 || (h.Gateway.IsValid() && h.Gateway.Is6() != h.IPv6) {
 		return h, fmt.Errorf("parse next hop: no id, or a gateway of another family")
@@ -71,6 +84,26 @@ func (h *parsedHop) readMembers(data []byte) error {
 		})
 	}
 	return nil
+}
+
+// read takes the attributes of a resilient group.
+func (r *Resilient) read(b []byte) error {
+	return eachAttr(b, func(kind uint16, data []byte) error {
+		var ticks uint32
+		switch kind {
+		case resBuckets:
+			return readU16(data, &r.Buckets)
+		case resIdle:
+			err := readU32(data, &ticks)
+			r.IdleTimer = time.Duration(ticks) * clockTick
+			return err
+		case resUnbal:
+			err := readU32(data, &ticks)
+			r.UnbalancedTimer = time.Duration(ticks) * clockTick
+			return err
+		}
+		return nil
+	})
 }
 
 // parseRoute reads an RTM_NEWROUTE. ok is false for routes that cannot be ours

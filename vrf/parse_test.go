@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"time"
 )
 
 var (
@@ -12,7 +13,9 @@ var (
 		{ID: 6, Gateway: netip.MustParseAddr("fe80::1"), IPv6: true},
 		{ID: 7, Blackhole: true, IPv6: true},
 	}
-	sampleGroup  = Group{ID: 9, Members: []Member{{ID: 5, Weight: 1}, {ID: 6, Weight: 256}}}
+	sampleGroup     = Group{ID: 9, Members: []Member{{ID: 5, Weight: 1}, {ID: 6, Weight: 256}}}
+	sampleResilient = Group{ID: 11, Members: []Member{{ID: 5, Weight: 1}},
+		Resilient: Resilient{Buckets: 256, IdleTimer: 120 * time.Second, UnbalancedTimer: 30 * time.Millisecond}}
 	sampleRoutes = []Route{
 		{Table: 10001, Prefix: netip.MustParsePrefix("10.0.0.0/24"), Metric: 20, Type: Unicast, NextHop: 9},
 		{Table: 254, Prefix: netip.MustParsePrefix("::/0"), Metric: 4278198272, Type: Unreachable},
@@ -37,9 +40,11 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%+v is read as %+v, %v", want, h, err)
 		}
 	}
-	h, err := parseNextHop(encodeGroup(sampleGroup, 108))
-	if err != nil || h.ID != sampleGroup.ID || !reflect.DeepEqual(h.members, sampleGroup.Members) {
-		t.Errorf("%+v is read as %+v, %v", sampleGroup, h, err)
+	for _, want := range []Group{sampleGroup, sampleResilient} {
+		h, err := parseNextHop(encodeGroup(want, 108))
+		if err != nil || h.ID != want.ID || !reflect.DeepEqual(h.members, want.Members) || h.resilient != want.Resilient || h.Odd {
+			t.Errorf("%+v is read as %+v, %v", want, h, err)
+		}
 	}
 	for _, want := range sampleRoutes {
 		r, ok, err := parseRoute(encodeRoute(want, 109, 0))
@@ -88,6 +93,7 @@ func FuzzParseNextHop(f *testing.F) {
 		f.Add([]byte(encodeNextHop(n, 108)))
 	}
 	f.Add([]byte(encodeGroup(sampleGroup, 108)))
+	f.Add([]byte(encodeGroup(sampleResilient, 108)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseNextHop(b)
 		if err != nil || h.Odd {
@@ -95,10 +101,11 @@ func FuzzParseNextHop(f *testing.F) {
 		}
 		again := encodeNextHop(h.NextHop, h.Protocol)
 		if len(h.members) > 0 {
-			again = encodeGroup(Group{ID: h.ID, Members: h.members}, h.Protocol)
+			again = encodeGroup(Group{ID: h.ID, Members: h.members, Resilient: h.resilient}, h.Protocol)
 		}
 		h2, err := parseNextHop(again)
-		if err != nil || h2.ID != h.ID || !reflect.DeepEqual(h2.members, h.members) || (len(h.members) == 0 && h2.NextHop != h.NextHop) {
+		if err != nil || h2.ID != h.ID || !reflect.DeepEqual(h2.members, h.members) ||
+			(len(h.members) > 0 && h2.resilient != h.resilient) || (len(h.members) == 0 && h2.NextHop != h.NextHop) {
 			t.Errorf("%+v becomes %+v, %v", h, h2, err)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/egret-router/egret/vrf"
 	"github.com/egret-router/egret/vrf/vrftest"
@@ -207,7 +208,11 @@ func (g generator) groups(c *vrf.Config, v vrf.VRF, ipv6 bool, hops []vrf.NextHo
 	black := vrf.NextHop{Blackhole: true, IPv6: ipv6}
 	black.ID = vrf.NextHopIDFor(owner, black)
 	for i := range 1 + g.IntN(2) {
-		grp := vrf.Group{ID: vrf.GroupIDFor(owner, fmt.Sprintf("%s %v %d", v.Name, ipv6, i))}
+		var grp vrf.Group
+		if g.chance(40) {
+			grp.Resilient = vrf.Resilient{Buckets: uint16(8 << g.IntN(2)), IdleTimer: time.Duration(g.IntN(3)) * time.Second}
+		}
+		grp.ID = vrf.GroupIDFor(owner, fmt.Sprintf("%s %v %d %d", v.Name, ipv6, i, grp.Resilient.Buckets))
 		for _, n := range hops {
 			if g.chance(70) {
 				grp.Members = append(grp.Members, vrf.Member{ID: n.ID, Weight: uint16(1 + g.IntN(3))})

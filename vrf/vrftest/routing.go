@@ -129,6 +129,8 @@ func (k *Kernel) putGroup(a vrf.PutGroup) error {
 		return fmt.Errorf("group %d is a next hop: %w", id, syscall.EINVAL)
 	case old != nil && !a.Replace:
 		return fmt.Errorf("group %d: %w", id, syscall.EEXIST)
+	case old != nil && old.Resilient.Buckets != a.Group.Resilient.Buckets:
+		return fmt.Errorf("group %d is of another kind or size: %w", id, syscall.EINVAL)
 	case len(a.Group.Members) == 0:
 		return fmt.Errorf("group %d is empty: %w", id, syscall.EINVAL)
 	}
@@ -143,7 +145,7 @@ func (k *Kernel) putGroup(a vrf.PutGroup) error {
 		}
 		seen[m.ID] = true
 	}
-	raw := vrf.RawGroup{Group: vrf.Group{ID: id, Members: slices.Clone(a.Group.Members)}, Protocol: k.owner.Protocol}
+	raw := vrf.RawGroup{Group: vrf.Group{ID: id, Members: slices.Clone(a.Group.Members), Resilient: a.Group.Resilient}, Protocol: k.owner.Protocol}
 	if old != nil {
 		*old = raw
 		return nil
