@@ -139,7 +139,7 @@ type Resilient struct {
 // Member is one slot of a group.
 type Member struct {
 	ID NextHopID
-	// Weight is 1 to 256.
+	// Weight is 1 to 255; kernels before 6.12 refuse 256.
 	Weight uint16
 }
 

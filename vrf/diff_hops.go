@@ -215,8 +215,8 @@ func (p *planner) checkGroup(g Group) (ready bool, err error) {
 			return false, fmt.Errorf("member %s is twice in it", hopID(m.ID))
 		case n.Blackhole && len(g.Members) > 1:
 			return false, fmt.Errorf("blackhole %s is not alone", hopID(m.ID))
-		case m.Weight < 1 || m.Weight > 256:
-			return false, fmt.Errorf("weight %d of member %s is not 1 to 256", m.Weight, hopID(m.ID))
+		case m.Weight < 1 || m.Weight > 255:
+			return false, fmt.Errorf("weight %d of member %s is not 1 to 255", m.Weight, hopID(m.ID))
 		}
 		seen[m.ID] = true
 		if _, ok := p.hopStep[m.ID]; !ok {

@@ -229,7 +229,7 @@ func routing(gateway string) vrf.Config {
 	c := vrf.Config{
 		NextHops: []vrf.NextHop{hop4, other, hop6, black, black6},
 		Groups: []vrf.Group{
-			{ID: g4, Members: []vrf.Member{{ID: other.ID, Weight: 1}, {ID: hop4.ID, Weight: 256}}},
+			{ID: g4, Members: []vrf.Member{{ID: other.ID, Weight: 1}, {ID: hop4.ID, Weight: 255}}},
 			{ID: g6, Members: []vrf.Member{{ID: hop6.ID, Weight: 7}}},
 			{ID: closed4, Members: []vrf.Member{{ID: black.ID, Weight: 1}}},
 			{ID: closed6, Members: []vrf.Member{{ID: black6.ID, Weight: 1}}},

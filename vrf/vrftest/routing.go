@@ -137,7 +137,7 @@ func (k *Kernel) putGroup(a vrf.PutGroup) error {
 	seen := map[vrf.NextHopID]bool{}
 	for _, m := range a.Group.Members {
 		n := k.hop(m.ID)
-		if n == nil || seen[m.ID] || (n.Blackhole && len(a.Group.Members) > 1) || m.Weight < 1 || m.Weight > 256 {
+		if n == nil || seen[m.ID] || (n.Blackhole && len(a.Group.Members) > 1) || m.Weight < 1 || m.Weight > 255 {
 			return fmt.Errorf("member %d of group %d: %w", m.ID, id, syscall.EINVAL)
 		}
 		if !n.IPv6 && k.hasIPv6Routes(id) {
