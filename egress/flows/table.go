@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,7 @@ const cutBuffer = 2 << 20
 // for a sweep.
 type Table struct {
 	log *slog.Logger
-	// Who holds a socket may use it.
+	// Who holds a socket may use it; nil is a closed one.
 	dumps, control chan *socket
 }
 
@@ -54,13 +55,14 @@ func Open(log *slog.Logger) (*Table, error) {
 	return t, nil
 }
 
-// Close waits for what is running. What is called later fails.
+// Close waits for what is running. What is called later fails with os.ErrClosed.
 func (t *Table) Close() error {
 	var errs []error
 	for _, place := range []chan *socket{t.dumps, t.control} {
-		s := <-place
-		errs = append(errs, s.file.Close())
-		place <- s
+		if s := <-place; s != nil {
+			errs = append(errs, s.file.Close())
+		}
+		place <- nil
 	}
 	return errors.Join(errs...)
 }
@@ -70,6 +72,9 @@ func use(ctx context.Context, place chan *socket, f func(*socket) error) error {
 	select {
 	case s := <-place:
 		defer func() { place <- s }()
+		if s == nil {
+			return os.ErrClosed
+		}
 		defer s.keep(ctx)()
 		return f(s)
 	case <-ctx.Done():

@@ -22,7 +22,7 @@ const (
 
 // Message types, IPCTNL_MSG_CT_*.
 const (
-	msgNew      = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	msgNew      = unix.NFNL_SUBSYS_CTNETLINK << 8
 	msgGet      = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	msgDelete   = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 	msgStatsCPU = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -72,7 +73,7 @@ func (f *Fake) call(m Method) failure {
 	f.calls[m]++
 	fail := f.failures[m][f.calls[m]]
 	if f.closed {
-		fail = failure{err: errors.New("table is closed")}
+		fail = failure{err: os.ErrClosed}
 	}
 	return fail
 }
