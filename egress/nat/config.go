@@ -22,7 +22,8 @@ const (
 )
 
 // Marks of hop set 0, which no exit has: how classification (before conntrack)
-// tells the mangle hook (after it) what to do with a packet. Should a packet
+// tells the mangle hook (after it) what to do with a packet. The others of hop
+// set 0 stand for spreads, for as long as classification takes. Should a packet
 // ever keep one of them, the catch-all routing rule for EgressMark stops it.
 const (
 	markDrop      = EgressMark | 1
@@ -100,12 +101,12 @@ const PoolMask uint32 = 0x00000fff
 const hopSetMask uint32 = 0x0fff0000
 
 // Spread chooses one of several exits by the client's address, so that a client
-// keeps its exit.
+// keeps its exit. There are at most 4092; those beyond, by name, drop.
 type Spread struct {
 	Name string
-	// Exits are names of exits by bucket: a client whose address hashes to i goes
-	// to Exits[i]. Its length is a power of two of at most 1024. An exit that is
-	// not there drops.
+	// Exits are names of exits by bucket: a client whose ClientBucket is i goes to
+	// Exits[i]. Its length is a power of two of at most 1024, so that it can be
+	// changed with few clients moving. An exit that is not there drops.
 	Exits []string
 }
 

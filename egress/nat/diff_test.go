@@ -10,7 +10,7 @@ import (
 
 // mutate changes a configuration at random, in the ways that users do.
 func mutate(rng *rand.Rand, cfg *Config) {
-	switch rng.IntN(16) {
+	switch rng.IntN(19) {
 	case 0:
 		cfg.DropUnmatched = !cfg.DropUnmatched
 	case 1:
@@ -41,14 +41,20 @@ func mutate(rng *rand.Rand, cfg *Config) {
 	case 8, 9:
 		randomPool(rng, cfg)
 	case 10, 11:
+		randomSpread(rng, cfg)
+	case 12:
+		if len(cfg.Spreads) > 0 {
+			cfg.Spreads = slices.Delete(slices.Clone(cfg.Spreads), 0, 1)
+		}
+	case 13, 14:
 		name := fmt.Sprintf("policy %d", rng.IntN(6))
 		cfg.Policies = slices.DeleteFunc(slices.Clone(cfg.Policies), func(p Policy) bool { return p.Name == name })
-		cfg.Policies = append(cfg.Policies, randomPolicy(rng, name, cfg.Exits))
+		cfg.Policies = append(cfg.Policies, randomPolicy(rng, name, *cfg))
 	default:
 		if len(cfg.Policies) > 0 {
 			cfg.Policies = slices.Clone(cfg.Policies)
 			p := pick(rng, cfg.Policies)
-			*p = randomPolicy(rng, p.Name, cfg.Exits)
+			*p = randomPolicy(rng, p.Name, *cfg)
 		}
 	}
 }
@@ -73,7 +79,22 @@ func randomNetwork(rng *rand.Rand, name string) Network {
 func randomExit(rng *rand.Rand, network string, pools []Pool) Exit {
 	id := rng.IntN(6)
 	pool := pick(rng, pools)
-	return Exit{Name: fmt.Sprintf("%s.%d", network, id), Network: network, Mark: EgressMark | uint32(1+rng.IntN(5))<<16 | uint32(pool.ID), Pool: pool.Name}
+	return Exit{Name: fmt.Sprintf("%s.%d", network, id), Network: network, Mark: EgressMark | uint32(1+rng.IntN(5))<<16 | uint32(pool.ID), Pool: pool.Name,
+		Fallback: rng.IntN(4) == 0}
+}
+
+// randomSpread replaces the spread of that name, or adds one.
+func randomSpread(rng *rand.Rand, cfg *Config) {
+	s := Spread{Name: fmt.Sprintf("spread %d", rng.IntN(4))}
+	for range rng.IntN(2) << rng.IntN(4) {
+		if len(cfg.Exits) > 0 && rng.IntN(8) > 0 {
+			s.Exits = append(s.Exits, pick(rng, cfg.Exits).Name)
+		} else {
+			s.Exits = append(s.Exits, "gone")
+		}
+	}
+	cfg.Spreads = slices.DeleteFunc(slices.Clone(cfg.Spreads), func(o Spread) bool { return o.Name == s.Name })
+	cfg.Spreads = append(cfg.Spreads, s)
 }
 
 // randomPool replaces the pool of that name, or adds one.
@@ -85,15 +106,18 @@ func randomPool(rng *rand.Rand, cfg *Config) {
 	cfg.Pools = append(cfg.Pools, p)
 }
 
-func randomPolicy(rng *rand.Rand, name string, exits []Exit) Policy {
+func randomPolicy(rng *rand.Rand, name string, cfg Config) Policy {
 	p := Policy{Name: name}
 	for range rng.IntN(5) {
 		p.Clients = append(p.Clients, randomPrefix(rng, rng.IntN(2) == 0))
 	}
 	for range rng.IntN(10) {
 		r := Rule{Destination: randomPrefix(rng, rng.IntN(2) == 0), Action: Action(rng.IntN(4))}
-		if len(exits) > 0 {
-			r.Exit = pick(rng, exits).Name
+		if len(cfg.Exits) > 0 {
+			r.Exit = pick(rng, cfg.Exits).Name
+		}
+		if len(cfg.Spreads) > 0 && rng.IntN(3) == 0 {
+			r.Exit = pick(rng, cfg.Spreads).Name
 		}
 		if !slices.ContainsFunc(p.Rules, func(o Rule) bool { return o.Destination == r.Destination }) {
 			p.Rules = append(p.Rules, r)

@@ -115,9 +115,31 @@ func actionsConfig() Config {
 	return cfg
 }
 
+// spreadConfig has clients spread over exits, one of which is in fallback and
+// one of which is not there.
+func spreadConfig() Config {
+	cfg := overlapConfig()
+	cfg.Exits = append(cfg.Exits,
+		Exit{Name: "red.second", Network: "red", Mark: 0x10030001, Pool: "red-pool"},
+		Exit{Name: "red.falling", Network: "red", Mark: 0x10040001, Pool: "red-pool", Fallback: true})
+	cfg.Spreads = []Spread{
+		{Name: "two", Exits: []string{"red.pool", "red.second"}},
+		{Name: "four", Exits: []string{"red.pool", "red.gone", "red.falling", "red.second"}},
+		{Name: "one", Exits: []string{"red.falling"}},
+		{Name: "none"},
+	}
+	cfg.Policies = append(cfg.Policies, Policy{Name: "spread", Clients: prefixes("10.244.0.0/24", "fd00:244::/112"), Rules: []Rule{
+		rule("0.0.0.0/0", ToExit, "two"), rule("10.1.0.0/16", ToExit, "four"), rule("10.2.0.0/16", ToExit, "one"),
+		rule("10.3.0.0/16", ToExit, "none"), rule("10.4.0.0/16", ToExit, "gone"), rule("10.5.0.0/16", ToExit, "red.falling"),
+		rule("::/0", ToExit, "four"),
+	}})
+	return cfg
+}
+
 func testConfigs() map[string]Config {
 	return map[string]Config{
-		"empty": {}, "small": smallConfig(), "overlap": overlapConfig(), "dual": dualConfig(), "actions": actionsConfig(),
+		"spread": spreadConfig(),
+		"empty":  {}, "small": smallConfig(), "overlap": overlapConfig(), "dual": dualConfig(), "actions": actionsConfig(),
 	}
 }
 

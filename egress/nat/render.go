@@ -20,7 +20,8 @@ const (
 //
 // How a packet goes through it (D: discarded there):
 //
-//	prerouting raw     classify    client: policy, destination -> mark and reply zone
+//	prerouting raw     classify    client: policy, destination -> mark and reply zone,
+//	                               a spread choosing by the client's address
 //	                               uplink: zone, or untracked if it is for this node
 //	prerouting mangle  keep        client: decisions D, the flow's own mark
 //	                               uplink: replies get ReturnMark
@@ -36,10 +37,12 @@ func render(cfg Config, buckets func(int) int) Ruleset {
 	r := renderer{cfg: cfg, out: newRuleset(), buckets: buckets}
 	r.pools = usablePools(cfg)
 	r.exits = usableExits(cfg, r.pools)
+	r.spreads = spreadCodes(cfg.Spreads)
 	r.guards()
 	r.entries()
 	r.clients()
 	r.policies()
+	r.spread()
 	r.decisions()
 	r.translation()
 	r.output()
@@ -51,6 +54,7 @@ type renderer struct {
 	out     Ruleset
 	pools   map[string]Pool // by name, those that can be translated to
 	exits   map[string]Exit // by name, those that traffic can take
+	spreads map[string]uint32
 	buckets func(int) int
 }
 
@@ -179,7 +183,8 @@ func NeverClassified() []netip.Prefix {
 	return out
 }
 
-// clients is what a packet of a client goes through before conntrack.
+// clients is what a packet of a client goes through before conntrack. All that a
+// policy leads to returns here, for what may be a spread.
 func (r *renderer) clients() {
 	exempt := slices.Clone(r.cfg.ClientPrefixes)
 	for _, text := range neverClassified {
@@ -195,7 +200,8 @@ func (r *renderer) clients() {
 		"ip6 daddr @"+setExempt6+" return",
 		"fib daddr type { local, broadcast, anycast, multicast } return",
 		"ip saddr vmap @"+mapClients4,
-		"ip6 saddr vmap @"+mapClients6)
+		"ip6 saddr vmap @"+mapClients6,
+		ourMark+" vmap @"+mapSpreads)
 }
 
 // clientPieces say where the clients of one family go, within ClientPrefixes.
@@ -203,7 +209,7 @@ func (r *renderer) clientPieces(family func([]netip.Prefix) []netip.Prefix) []pi
 	var bindings []binding
 	for _, p := range r.cfg.Policies {
 		for _, client := range family(p.Clients) {
-			bindings = append(bindings, binding{client, "goto " + objectName(prefixPolicy, p.Name)})
+			bindings = append(bindings, binding{client, "jump " + objectName(prefixPolicy, p.Name)})
 		}
 	}
 	allowed := covering(family(r.cfg.ClientPrefixes))
@@ -243,8 +249,8 @@ func (r *renderer) policies() {
 	}
 }
 
-// verdict is where a rule sends its traffic; an exit that cannot be taken
-// drops.
+// verdict is where a rule sends its traffic; an exit that cannot be taken, or a
+// name that is neither an exit's nor a spread's, drops.
 func (r *renderer) verdict(rule Rule) string {
 	switch rule.Action {
 	case Skip:
@@ -252,6 +258,9 @@ func (r *renderer) verdict(rule Rule) string {
 	case ToExit:
 		if _, ok := r.exits[rule.Exit]; ok {
 			return "goto " + objectName(prefixExit, rule.Exit)
+		}
+		if _, ok := r.spreads[rule.Exit]; ok {
+			return "goto " + objectName(prefixSpread, rule.Exit)
 		}
 		return "goto " + chainDecideDrop
 	case Reject:
@@ -270,7 +279,8 @@ const tcpNotFirst = "tcp flags & (syn | ack) != syn"
 // flow's first packet. With that zone conntrack does not find a flow of which
 // the packet is itself a reply, so it is not set where the packet is sure not
 // to be the first of a flow. With UDP one cannot tell: a client's answers to
-// datagrams from the normal side need a rule that skips their destination.
+// datagrams from the normal side need a rule that skips their destination. An
+// exit in fallback does nothing: the packet has no mark of ours at this point.
 func (r *renderer) decisions() {
 	for _, n := range r.cfg.Networks {
 		r.chain(objectName(prefixZone, n.Name),
@@ -280,6 +290,10 @@ func (r *renderer) decisions() {
 			fmt.Sprintf("ct reply zone set %d", n.Zone))
 	}
 	for _, e := range r.exits {
+		if e.Fallback {
+			r.chain(objectName(prefixExit, e.Name))
+			continue
+		}
 		r.chain(objectName(prefixExit, e.Name), setMark(e.Mark), "goto "+objectName(prefixZone, e.Network))
 	}
 	r.chain(chainDecideDrop, setMark(markDrop))

@@ -69,6 +69,7 @@ func shuffle(rng *rand.Rand, cfg *Config) {
 	shuffled(rng, &cfg.Networks)
 	shuffled(rng, &cfg.Pools)
 	shuffled(rng, &cfg.Exits)
+	shuffled(rng, &cfg.Spreads)
 	shuffled(rng, &cfg.Policies)
 	for i := range cfg.Networks {
 		shuffled(rng, &cfg.Networks[i].Ports)
