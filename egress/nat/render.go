@@ -33,8 +33,13 @@ func Render(cfg Config) Ruleset { return render(cfg, bucketCount) }
 
 // render renders with a choice of the number of buckets for a number of
 // addresses.
-func render(cfg Config, buckets func(int) int) Ruleset {
-	r := renderer{cfg: cfg, out: newRuleset(), buckets: buckets}
+func render(cfg Config, buckets func(int) int) Ruleset { return newRenderer(buckets).Render(cfg) }
+
+// Render renders as the function Render does, and shares with earlier results
+// what is the same.
+func (cache *Renderer) Render(cfg Config) Ruleset {
+	r := renderer{cfg: cfg, out: newRuleset(), buckets: cache.count, cache: cache}
+	cache.pools, cache.lastPools = map[string]Set{}, cache.pools
 	r.pools = usablePools(cfg)
 	r.exits = usableExits(cfg, r.pools)
 	r.spreads = spreadCodes(cfg.Spreads)
@@ -56,6 +61,7 @@ type renderer struct {
 	exits   map[string]Exit // by name, those that traffic can take
 	spreads map[string]uint32
 	buckets func(int) int
+	cache   *Renderer
 }
 
 func (r *renderer) chain(name string, texts ...string) {
@@ -192,8 +198,7 @@ func (r *renderer) clients() {
 	}
 	r.spans(setExempt4, covering(only4(exempt)), true)
 	r.spans(setExempt6, covering(only6(exempt)), false)
-	r.pieces(mapClients4, r.clientPieces(only4), true)
-	r.pieces(mapClients6, r.clientPieces(only6), false)
+	r.clientMaps()
 	r.chain(chainClients,
 		clearMark,
 		"ip daddr @"+setExempt4+" return",
@@ -224,29 +229,16 @@ func (r *renderer) clientPieces(family func([]netip.Prefix) []netip.Prefix) []pi
 // destinations of. Skipped destinations have no element: the packet falls
 // through to the end and is routed normally.
 func (r *renderer) policies() {
+	seen := make(map[string]*renderedPolicy, len(r.cfg.Policies))
 	for _, p := range r.cfg.Policies {
-		var b4, b6 []binding
-		for _, rule := range p.Rules {
-			b := binding{rule.Destination, r.verdict(rule)}
-			if rule.Destination.Addr().Is4() {
-				b4 = append(b4, b)
-			} else if rule.Destination.IsValid() {
-				b6 = append(b6, b)
-			}
+		done := r.cache.policies[p.Name]
+		if done == nil || !done.fits(p.Rules, r.verdict) {
+			done = renderPolicy(p, r.verdict)
 		}
-		var texts []string
-		if len(b4) > 0 {
-			name := objectName(prefixDst4, p.Name)
-			r.pieces(name, disjoint(b4), true)
-			texts = append(texts, "ip daddr vmap @"+name)
-		}
-		if len(b6) > 0 {
-			name := objectName(prefixDst6, p.Name)
-			r.pieces(name, disjoint(b6), false)
-			texts = append(texts, "ip6 daddr vmap @"+name)
-		}
-		r.chain(objectName(prefixPolicy, p.Name), texts...)
+		seen[p.Name] = done
+		done.addTo(r.out)
 	}
+	r.cache.policies = seen
 }
 
 // verdict is where a rule sends its traffic; an exit that cannot be taken, or a
@@ -314,14 +306,6 @@ func (r *renderer) decisions() {
 // address, not the client's.
 func (r *renderer) output() {
 	r.base(chainOutput, "filter", "output", priorityRaw, "oifname @"+setUplinks+" notrack")
-}
-
-// pieces fills a verdict map with intervals as keys.
-func (r *renderer) pieces(name string, pieces []piece, ipv4 bool) {
-	elements := r.set(name, addrType(ipv4), "verdict", true)
-	for _, p := range pieces {
-		elements[p.span.String()] = p.value
-	}
 }
 
 // spans fills a set of intervals.

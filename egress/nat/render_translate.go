@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 // translation renders the NAT hook, which sees the first packet of each flow.
@@ -48,10 +47,7 @@ func (r *renderer) snatFamily(ip, name string, perFlow bool, addrs []netip.Addr)
 	}
 	ipv4 := addrs[0].Is4()
 	n := r.buckets(len(addrs))
-	elements := r.set(name, "integer", addrType(ipv4), false)
-	for i, a := range Buckets(addrs, n) {
-		elements[strconv.Itoa(i)] = addrText(a)
-	}
+	r.out.Sets[name] = r.cache.bucketSet(addrs, n, ipv4)
 	to := func(key string) string {
 		return "snat " + ip + " to " + bucketOf(key, n, bucketSeed) + " map @" + name
 	}
