@@ -10,7 +10,7 @@
 // makes every change of them a recomputation instead of a session reset, gives
 // exact counts, and takes nothing from GoBGP's package-wide selection options.
 //
-// All use of the GoBGP API is in this package's gobgp.go and gobgp_events.go.
+// All use of the GoBGP API is in this package's files gobgp*.go.
 package bgp
 
 import (
@@ -31,6 +31,10 @@ type Config struct {
 	Peers      []Peer
 	// Advertise are the prefixes to export now; nothing else ever is.
 	Advertise []Advertisement
+	// Draining asks peers to move traffic away before the prefixes are withdrawn:
+	// they are sent again with GRACEFUL_SHUTDOWN, and with LOCAL_PREF 0 to
+	// internal peers (RFC 8326).
+	Draining bool
 	// Reject are prefixes never accepted from a peer, nor parts of them: the
 	// network's own pools.
 	Reject []netip.Prefix
@@ -86,6 +90,9 @@ type Peer struct {
 	// MaxPrefixes per family closes the session when exceeded, for a minute
 	// (Cease, RFC 4486 subcode 1); 0 is unlimited.
 	MaxPrefixes uint32
+	// Export replaces attributes of all prefixes sent to this peer: those that
+	// are not nil, also by an empty list. LocalPref is at least 1.
+	Export Attributes
 }
 
 // ImportRule accepts the prefixes within Prefix whose length is between Min
@@ -99,8 +106,7 @@ type ImportRule struct {
 // negotiated its family, with the session's own address as next hop.
 type Advertisement struct {
 	Prefix netip.Prefix
-	// Communities are standard communities (RFC 1997) as ASN<<16|value.
-	Communities []uint32
+	Attributes
 }
 
 // State is what a network's server knows now.

@@ -77,7 +77,7 @@ func (s *server) start(cfg Config, ev events) error {
 	if err != nil {
 		return fmt.Errorf("start server on port %d of device %q: %w", cfg.ListenPort, cfg.Device, err)
 	}
-	if err := s.setPolicies(nil); err != nil {
+	if err := s.setPolicies(exportRules{}); err != nil {
 		return err
 	}
 	for _, a := range []*api.PolicyAssignment{
@@ -118,102 +118,6 @@ func listenAddresses() []string {
 	}
 	_ = syscall.Close(fd)
 	return []string{"0.0.0.0", "::"}
-}
-
-// nextHopRule says what becomes of our prefixes of one family in the session
-// with one peer; rules exist only for families other than the session's own.
-type nextHopRule struct {
-	peer    netip.Addr
-	family  family
-	nextHop netip.Addr // invalid: not announced
-}
-
-// setPolicies replaces both policies at once: only local paths are accepted into
-// the table, and only local paths are exported, subject to the rules.
-func (s *server) setPolicies(rules []nextHopRule) error {
-	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
-	accept := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT}
-	req := &api.SetPoliciesRequest{}
-	export := &api.Policy{Name: exportPolicy}
-	for _, r := range rules {
-		name := fmt.Sprintf("%s-%s", r.peer, r.family)
-		req.DefinedSets = append(req.DefinedSets, &api.DefinedSet{
-			DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: name,
-			List: []string{netip.PrefixFrom(r.peer, r.peer.BitLen()).String()},
-		})
-		actions := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT}
-		if r.nextHop.IsValid() {
-			actions = &api.Actions{RouteAction: accept.RouteAction, Nexthop: &api.NexthopAction{Address: r.nextHop.String()}}
-		}
-		export.Statements = append(export.Statements, &api.Statement{Name: name, Actions: actions, Conditions: &api.Conditions{
-			RouteType:   api.Conditions_ROUTE_TYPE_LOCAL,
-			NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name},
-			AfiSafiIn:   []*api.Family{apiFamily(r.family)},
-		}})
-	}
-	export.Statements = append(export.Statements, &api.Statement{Name: "export-local", Conditions: local, Actions: accept})
-	req.Policies = []*api.Policy{
-		{Name: importPolicy, Statements: []*api.Statement{{Name: "import-local", Conditions: local, Actions: accept}}},
-		export,
-	}
-	if err := s.bgp.SetPolicies(context.Background(), req); err != nil {
-		return fmt.Errorf("set policies: %w", err)
-	}
-	return nil
-}
-
-// resend sends a peer what the policies let through now, and withdraws the rest.
-func (s *server) resend(peer netip.Addr) error {
-	return s.bgp.ResetPeer(context.Background(), &api.ResetPeerRequest{
-		Address: peer.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
-	})
-}
-
-// setLocal announces a prefix to all peers, or changes its communities.
-func (s *server) setLocal(a Advertisement) error {
-	path, err := localPath(a)
-	if err != nil {
-		return err
-	}
-	_, err = s.bgp.AddPath(apiutil.AddPathRequest{Paths: []*apiutil.Path{path}})
-	return err
-}
-
-func (s *server) removeLocal(p netip.Prefix) error {
-	path, err := localPath(Advertisement{Prefix: p})
-	if err != nil {
-		return err
-	}
-	path.Withdrawal = true
-	return s.bgp.DeletePath(apiutil.DeletePathRequest{Paths: []*apiutil.Path{path}})
-}
-
-// localPath has the unspecified address as next hop, for which GoBGP fills in
-// each session's own address.
-func localPath(a Advertisement) (*apiutil.Path, error) {
-	nlri, err := packet.NewIPAddrPrefix(a.Prefix)
-	if err != nil {
-		return nil, err
-	}
-	path := &apiutil.Path{Family: packetFamily(familyOf(a.Prefix.Addr())), Nlri: nlri, Age: time.Now().Unix()}
-	path.Attrs = []packet.PathAttributeInterface{packet.NewPathAttributeOrigin(packet.BGP_ORIGIN_ATTR_TYPE_IGP)}
-	if a.Prefix.Addr().Is4() {
-		nextHop, err := packet.NewPathAttributeNextHop(netip.IPv4Unspecified())
-		if err != nil {
-			return nil, err
-		}
-		path.Attrs = append(path.Attrs, nextHop)
-	} else {
-		reach, err := packet.NewPathAttributeMpReachNLRI(path.Family, []packet.PathNLRI{{NLRI: nlri}}, netip.IPv6Unspecified())
-		if err != nil {
-			return nil, err
-		}
-		path.Attrs = append(path.Attrs, reach)
-	}
-	if len(a.Communities) > 0 {
-		path.Attrs = append(path.Attrs, packet.NewPathAttributeCommunities(a.Communities))
-	}
-	return path, nil
 }
 
 // addPeer adds a neighbour; restarting sets the R and F bits in its OPEN.

@@ -37,7 +37,7 @@ type network struct {
 	// cfg, index, rules and local are what srv has; its peers are in sessions.
 	cfg   Config
 	index int
-	rules []nextHopRule
+	rules exportRules
 	local map[netip.Prefix]Advertisement
 	// started is true once a server of this network ran.
 	started    bool
@@ -222,77 +222,6 @@ func (n *network) filter(cfg Config) {
 	n.changeRIB(func() { n.rib.setNever(never) })
 }
 
-// applyPolicy returns the running peers that need to be sent everything anew.
-func (n *network) applyPolicy(cfg Config) ([]netip.Addr, error) {
-	var rules []nextHopRule
-	for _, p := range cfg.Peers {
-		for f := range families {
-			if p.enabled(f) && p.nextHop(f) != self {
-				rules = append(rules, nextHopRule{peer: p.Address, family: f, nextHop: p.explicitNextHop(f)})
-			}
-		}
-	}
-	if slices.Equal(rules, n.rules) {
-		return nil, nil
-	}
-	if err := n.srv.setPolicies(rules); err != nil {
-		return nil, err
-	}
-	var resend []netip.Addr
-	for _, addr := range n.peers() {
-		of := func(r nextHopRule) bool { return r.peer == addr }
-		if n.session(addr).running && !slices.Equal(collect(n.rules, of), collect(rules, of)) {
-			resend = append(resend, addr)
-		}
-	}
-	n.rules = rules
-	return resend, nil
-}
-
-func collect(rules []nextHopRule, keep func(nextHopRule) bool) []nextHopRule {
-	return slices.DeleteFunc(slices.Clone(rules), func(r nextHopRule) bool { return !keep(r) })
-}
-
-// applyLocal announces before it withdraws: a prefix split in two has no gap.
-func (n *network) applyLocal(want []Advertisement) []error {
-	var errs []error
-	wanted := map[netip.Prefix]bool{}
-	for _, a := range want {
-		wanted[a.Prefix] = true
-		have, ok := n.local[a.Prefix]
-		if ok && slices.Equal(have.Communities, a.Communities) {
-			continue
-		}
-		if err := n.srv.setLocal(a); err != nil {
-			errs = append(errs, fmt.Errorf("advertise %q: %w", a.Prefix, err))
-			continue
-		}
-		n.local[a.Prefix] = a
-	}
-	for p := range n.local {
-		if wanted[p] {
-			continue
-		}
-		if err := n.srv.removeLocal(p); err != nil {
-			errs = append(errs, fmt.Errorf("withdraw %q: %w", p, err))
-			continue
-		}
-		delete(n.local, p)
-	}
-	var counts [families]int
-	for p := range n.local {
-		counts[familyOf(p.Addr())]++
-	}
-	n.mu.Lock()
-	changed := n.counts != counts
-	n.counts = counts
-	n.mu.Unlock()
-	if changed {
-		n.kick()
-	}
-	return errs
-}
-
 // applyPeer adds a peer or changes it in place.
 func (n *network) applyPeer(p Peer, restarting bool) error {
 	s := n.session(p.Address)
@@ -344,7 +273,7 @@ func (n *network) stopServer(graceful bool) {
 	n.current = nil
 	n.mu.Unlock()
 	n.srv.stop(graceful)
-	n.srv, n.rules = nil, nil
+	n.srv, n.rules = nil, exportRules{}
 	clear(n.local)
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -26,13 +26,17 @@ func (c Config) normalised() Config {
 	c.Peers = slices.Clone(c.Peers)
 	for i := range c.Peers {
 		c.Peers[i] = c.Peers[i].normalised()
+		if c.Draining {
+			c.Peers[i].Export = c.Peers[i].Export.drainingOverride()
+		}
 	}
 	slices.SortFunc(c.Peers, func(a, b Peer) int { return a.Address.Compare(b.Address) })
 	c.Advertise = slices.Clone(c.Advertise)
 	for i, a := range c.Advertise {
-		communities := slices.Clone(a.Communities)
-		slices.Sort(communities)
-		c.Advertise[i].Communities = slices.Compact(communities)
+		c.Advertise[i].Attributes = a.normalised()
+		if c.Draining {
+			c.Advertise[i].Attributes = a.draining()
+		}
 	}
 	slices.SortFunc(c.Advertise, func(a, b Advertisement) int { return comparePrefix(a.Prefix, b.Prefix) })
 	c.Reject = slices.Clone(c.Reject)
@@ -57,6 +61,7 @@ func (p Peer) normalised() Peer {
 	if !p.IPv4 && !p.IPv6 {
 		p.IPv4, p.IPv6 = p.Address.Is4(), p.Address.Is6()
 	}
+	p.Export = p.Export.normalised()
 	p.Import = slices.Clone(p.Import)
 	slices.SortFunc(p.Import, func(a, b ImportRule) int {
 		return cmp.Or(comparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max))

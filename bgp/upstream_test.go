@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -205,7 +206,9 @@ func (u *upstream) path(a announcement) *apiutil.Path {
 type learned struct {
 	nextHop     string
 	communities []uint32
+	large       string
 	path        []uint32
+	med, pref   string // "" without one
 	stale       bool
 }
 
@@ -227,6 +230,14 @@ func (u *upstream) rib() map[string]learned {
 						l.nextHop = a.Nexthop.String()
 					case *packet.PathAttributeCommunities:
 						l.communities = a.Value
+					case *packet.PathAttributeLargeCommunities:
+						for _, c := range a.Values {
+							l.large += c.String() + " "
+						}
+					case *packet.PathAttributeMultiExitDisc:
+						l.med = fmt.Sprint(a.Value)
+					case *packet.PathAttributeLocalPref:
+						l.pref = fmt.Sprint(a.Value)
 					case *packet.PathAttributeAsPath:
 						for _, s := range a.Value {
 							l.path = append(l.path, s.GetAS()...)
@@ -241,6 +252,17 @@ func (u *upstream) rib() map[string]learned {
 		}
 	}
 	return out
+}
+
+// has waits until the upstream has one prefix with just these attributes.
+func (u *upstream) has(prefix string, want learned) {
+	u.t.Helper()
+	lab.Eventually(u.t, deadline, fmt.Sprintf("%s in %s", prefix, u.addr), func() error {
+		if have, ok := u.rib()[prefix]; !ok || !reflect.DeepEqual(have, want) {
+			return fmt.Errorf("have %+v (%t), want %+v", have, ok, want)
+		}
+		return nil
+	})
 }
 
 // wants waits until the upstream has exactly these prefixes from the gateway.

@@ -63,6 +63,9 @@ func (c Config) Validate() []error {
 			bad("advertise: prefix %q named twice", a.Prefix)
 		}
 		advertised[a.Prefix] = true
+		for _, err := range a.validate() {
+			bad("advertise %q: %w", a.Prefix, err)
+		}
 	}
 	for _, p := range c.Reject {
 		if err := validPrefix(p); err != nil {
@@ -91,6 +94,12 @@ func (p Peer) validate() []error {
 	}
 	if p.ConnectRetry != 0 && (!wholeSeconds(p.ConnectRetry) || p.ConnectRetry < time.Second || p.ConnectRetry > maxHoldTime) {
 		bad("connect retry %v is not whole seconds between 1 s and 65535 s", p.ConnectRetry)
+	}
+	for _, err := range p.Export.validate() {
+		bad("export: %w", err)
+	}
+	if pref := p.Export.LocalPref; pref != nil && *pref == 0 {
+		bad("export: local preference 0 is only for draining")
 	}
 	for _, r := range p.Import {
 		if err := validPrefix(r.Prefix); err != nil {

@@ -63,6 +63,10 @@ func TestValidate(t *testing.T) {
 		"import: lengths 9 to 8":            func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("10.0.0.0/8"), Min: 9, Max: 8}} },
 		`advertise: prefix "10.0.0.1/8"`:    func(c *Config) { c.Advertise = advertise("10.0.0.1/8") },
 		`prefix "10.0.0.0/8" named twice`:   func(c *Config) { c.Advertise = advertise("10.0.0.0/8", "10.0.0.0/8") },
+		`advertise "198.51.100.0/28": prepend 17`: func(c *Config) { c.Advertise[0].Prepend = new(uint8(17)) },
+		`advertise "2001:db8::/32": more than 64`: func(c *Config) { c.Advertise[1].LargeCommunities = make([]LargeCommunity, 65) },
+		"export: more than 64 communities":        func(c *Config) { c.Peers[0].Export.Communities = make([]uint32, 65) },
+		"export: local preference 0":              func(c *Config) { c.Peers[0].Export.LocalPref = new(uint32) },
 		`reject: prefix "::ffff:0.0.0.0/96`: func(c *Config) { c.Reject = prefixList("::ffff:0:0/96") },
 	} {
 		c := goodConfig()
@@ -116,6 +120,18 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
+func randomAttributes(rnd *rand.Rand) Attributes {
+	var a Attributes
+	if rnd.IntN(2) == 0 {
+		a.Communities, a.LargeCommunities = make([]uint32, rnd.IntN(3)), make([]LargeCommunity, rnd.IntN(3))
+	}
+	if rnd.IntN(2) == 0 {
+		med, pref, prepend := rnd.Uint32(), rnd.Uint32N(3), uint8(rnd.IntN(18))
+		a.MED, a.LocalPref, a.Prepend = &med, &pref, &prepend
+	}
+	return a
+}
+
 // randomConfig is wrong in about half of all cases.
 func randomConfig(seed []byte) Config {
 	var key [32]byte
@@ -137,6 +153,7 @@ func randomConfig(seed []byte) Config {
 	}
 	c := Config{
 		Network: "red", ASN: 64512 + rnd.Uint32N(2), RouterID: address(), ListenPort: -1, Restarting: rnd.IntN(2) == 0,
+		Draining: rnd.IntN(4) == 0,
 	}
 	if !c.RouterID.Is4() && rnd.IntN(4) > 0 {
 		c.RouterID = addr("10.0.0.1")
@@ -145,6 +162,9 @@ func randomConfig(seed []byte) Config {
 		p := Peer{Address: address(), ASN: 64512 + rnd.Uint32N(3), Passive: true, Port: uint16(rnd.Uint32()),
 			HoldTime: time.Duration(rnd.IntN(9)) * 3 * time.Second, Multihop: uint8(rnd.IntN(3)),
 			IPv4: rnd.IntN(2) == 0, IPv6: rnd.IntN(2) == 0, MaxPrefixes: rnd.Uint32N(3)}
+		if rnd.IntN(3) == 0 {
+			p.Export = randomAttributes(rnd)
+		}
 		if rnd.IntN(2) == 0 {
 			p.NextHopIPv4, p.NextHopIPv6 = addr("172.16.0.1"), addr("fd00:16::1")
 		}
@@ -155,7 +175,7 @@ func randomConfig(seed []byte) Config {
 		c.Peers = append(c.Peers, p)
 	}
 	for range rnd.IntN(4) {
-		c.Advertise = append(c.Advertise, Advertisement{Prefix: network(), Communities: make([]uint32, rnd.IntN(3))})
+		c.Advertise = append(c.Advertise, Advertisement{Prefix: network(), Attributes: randomAttributes(rnd)})
 	}
 	if rnd.IntN(2) == 0 {
 		c.GracefulRestart = &GracefulRestart{RestartTime: time.Duration(rnd.IntN(5)) * time.Second}
