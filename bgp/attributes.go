@@ -84,8 +84,8 @@ func samePointer[T comparable](a, b *T) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
-// equal tells whether a and b are the same, and for lists also equally absent.
-func (a Attributes) equal(b Attributes) bool {
+// Equal tells whether a and b are the same, and for lists also equally absent.
+func (a Attributes) Equal(b Attributes) bool {
 	return a.samePath(b) && samePointer(a.Prepend, b.Prepend)
 }
 
@@ -97,7 +97,7 @@ func (a Attributes) samePath(b Attributes) bool {
 }
 
 // empty tells whether a changes nothing.
-func (a Attributes) empty() bool { return a.equal(Attributes{}) }
+func (a Attributes) empty() bool { return a.Equal(Attributes{}) }
 
 // prepend is how often our ASN is prepended.
 func (a Attributes) prepend() uint8 {
