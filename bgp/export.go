@@ -43,9 +43,9 @@ type prependRule struct {
 func (c Config) exportRules() exportRules {
 	var rules exportRules
 	for _, p := range c.Peers {
-		r := exportRule{peer: netip.PrefixFrom(p.Address, p.Address.BitLen()), override: p.Export}
-		if p.ASN != c.ASN {
-			r.asn = c.ASN
+		r := exportRule{peer: p.who(), override: p.Export}
+		if !p.internal(c.ASN) {
+			r.asn = p.localASN(c.ASN)
 		}
 		for f := range families {
 			// What is not negotiated is not sent anyway.
@@ -76,10 +76,18 @@ func (r *exportRules) prepend(times uint8, p netip.Prefix) {
 	r.prepends[i].prefixes = append(r.prepends[i].prefixes, p)
 }
 
+// who are the addresses of the peer.
+func (p Peer) who() netip.Prefix {
+	if p.Range.IsValid() {
+		return p.Range
+	}
+	return netip.PrefixFrom(p.Address, p.Address.BitLen())
+}
+
 // of returns the rule of one peer.
 func (r exportRules) of(peer netip.Addr) exportRule {
 	for _, rule := range r.peers {
-		if rule.peer.Addr() == peer {
+		if rule.peer.Contains(peer) {
 			return rule
 		}
 	}

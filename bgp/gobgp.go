@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -118,77 +117,6 @@ func listenAddresses() []string {
 	}
 	_ = syscall.Close(fd)
 	return []string{"0.0.0.0", "::"}
-}
-
-// addPeer adds a neighbour; restarting sets the R and F bits in its OPEN.
-func (s *server) addPeer(p Peer, restarting bool) error {
-	return s.bgp.AddPeer(context.Background(), &api.AddPeerRequest{Peer: s.neighbor(p, restarting, 0)})
-}
-
-// deletePeer ends the session with a Cease.
-func (s *server) deletePeer(peer netip.Addr) error {
-	return s.bgp.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: peer.String()})
-}
-
-// closeFull closes the session of a peer that sent more than MaxPrefixes with
-// the right Cease, and keeps it down until reopen. GoBGP's own limit is not used
-// beyond this: it counts the whole Adj-RIB-In at every UPDATE, and a change of it
-// makes GoBGP forget what was negotiated.
-func (s *server) closeFull(p Peer) error { return s.updatePeer(p, p.MaxPrefixes) }
-
-// reopen lets a peer come back after closeFull. Removing it and adding it anew
-// would leave a goroutine of GoBGP behind each time.
-func (s *server) reopen(p Peer) error {
-	if err := s.updatePeer(p, 0); err != nil {
-		return err
-	}
-	return s.bgp.EnablePeer(context.Background(), &api.EnablePeerRequest{Address: p.Address.String()})
-}
-
-func (s *server) updatePeer(p Peer, limit uint32) error {
-	_, err := s.bgp.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: s.neighbor(p, false, limit)})
-	return err
-}
-
-func (s *server) neighbor(p Peer, restarting bool, limit uint32) *api.Peer {
-	n := &api.Peer{
-		Conf: &api.PeerConf{
-			NeighborAddress: p.Address.String(), PeerAsn: p.ASN,
-			// Paths with our own ASN in them reach us and are refused in rib.accept.
-			// GoBGP's refusal is silent: a looped path that replaces a good one would
-			// leave the good one in force.
-			AllowOwnAsn: 255,
-		},
-		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime:          uint64(p.HoldTime / time.Second),
-			KeepaliveInterval: uint64(p.KeepaliveTime / time.Second),
-			ConnectRetry:      uint64(p.ConnectRetry / time.Second),
-		}},
-		Transport: &api.Transport{
-			RemotePort: uint32(p.Port), PassiveMode: p.Passive, BindInterface: s.device,
-		},
-		EbgpMultihop: &api.EbgpMultihop{Enabled: p.Multihop > 0, MultihopTtl: uint32(p.Multihop)},
-	}
-	if p.LocalAddress.IsValid() {
-		n.Transport.LocalAddress = p.LocalAddress.String()
-	}
-	if s.restart != nil {
-		n.GracefulRestart = &api.GracefulRestart{
-			Enabled: true, RestartTime: uint32(s.restart.RestartTime / time.Second),
-			DeferralTime: deferralTime, LocalRestarting: restarting,
-		}
-	}
-	for f := range families {
-		if !p.enabled(f) {
-			continue
-		}
-		n.AfiSafis = append(n.AfiSafis, &api.AfiSafi{
-			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
-			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.restart != nil}},
-			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: limit},
-		})
-	}
-	return n
 }
 
 // adjIn lists what a peer has announced.

@@ -39,6 +39,8 @@ type network struct {
 	index int
 	rules exportRules
 	local map[netip.Prefix]Advertisement
+	// ranges are what srv takes sessions from; also guarded by mu.
+	ranges map[netip.Prefix]*peerRange
 	// started is true once a server of this network ran.
 	started    bool
 	stopWorker context.CancelFunc
@@ -58,13 +60,16 @@ type network struct {
 	synced     bool
 	deadline   time.Time // when synced at the latest
 	damaged    bool      // an event was lost in a panic
-	wake       chan struct{}
+	// discarded is what md5Discarded last said, passwordDue when to ask again.
+	discarded   uint64
+	passwordDue time.Time
+	wake        chan struct{}
 }
 
 func newNetwork(name string, log *slog.Logger, kick func(), t timing) *network {
 	n := &network{
 		name: name, log: log.With("network", name), kick: kick, timing: t,
-		local: map[netip.Prefix]Advertisement{}, rib: newRIB(), sessions: map[netip.Addr]*session{},
+		local: map[netip.Prefix]Advertisement{}, ranges: map[netip.Prefix]*peerRange{}, rib: newRIB(), sessions: map[netip.Addr]*session{},
 		wake: make(chan struct{}, 1), workerDone: make(chan struct{}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -116,13 +121,17 @@ func (n *network) applyLocked(cfg Config) error {
 	n.srv.restart = cfg.GracefulRestart
 	n.cfg = cfg
 
-	errs := n.removePeers(cfg, resetAll)
+	errs := append(n.removeRanges(cfg, resetAll), n.removePeers(cfg, resetAll)...)
 	n.filter(cfg)
 	resend, err := n.applyPolicy(cfg)
 	errs = append(errs, err)
 	errs = append(errs, n.applyLocal(cfg.Advertise)...)
 	for _, p := range cfg.Peers {
-		errs = append(errs, n.applyPeer(p, restarting))
+		if p.Range.IsValid() {
+			errs = append(errs, n.applyRange(p))
+		} else {
+			errs = append(errs, n.applyPeer(p, restarting))
+		}
 	}
 	for _, addr := range resend {
 		errs = append(errs, n.srv.resend(addr))
@@ -174,45 +183,6 @@ func deviceIndex(device string) (int, error) {
 	return link.Index, nil
 }
 
-// removePeers ends the sessions that are no longer wanted or not as they are.
-func (n *network) removePeers(cfg Config, all bool) []error {
-	var errs []error
-	for _, addr := range n.peers() {
-		s := n.session(addr)
-		i := slices.IndexFunc(cfg.Peers, func(p Peer) bool { return p.Address == addr })
-		if i >= 0 && !all && sameSession(s.peer, cfg.Peers[i]) {
-			continue
-		}
-		if err := n.removePeer(addr); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if i < 0 {
-			n.mu.Lock()
-			delete(n.sessions, addr)
-			n.mu.Unlock()
-		}
-		n.kick()
-	}
-	return errs
-}
-
-// removePeer takes a peer out of the server; its history stays.
-func (n *network) removePeer(addr netip.Addr) error {
-	s := n.session(addr)
-	if s.running {
-		if err := n.srv.deletePeer(addr); err != nil {
-			return fmt.Errorf("remove peer %q: %w", addr, err)
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s.down(time.Now())
-	s.running = false
-	n.rib.removePeer(addr)
-	return nil
-}
-
 // filter puts the prefixes that nobody may announce in force.
 func (n *network) filter(cfg Config) {
 	never := slices.Clone(cfg.Reject)
@@ -220,46 +190,6 @@ func (n *network) filter(cfg Config) {
 		never = append(never, a.Prefix)
 	}
 	n.changeRIB(func() { n.rib.setNever(never) })
-}
-
-// applyPeer adds a peer or changes it in place.
-func (n *network) applyPeer(p Peer, restarting bool) error {
-	s := n.session(p.Address)
-	if s == nil {
-		s = newSession(p, time.Now())
-		n.mu.Lock()
-		n.sessions[p.Address] = s
-		n.mu.Unlock()
-	}
-	n.mu.Lock()
-	// A raised limit ends the punishment for the old one, and a session that
-	// is down may be set up with the new timer.
-	again := !s.suspended.IsZero() && s.peer.MaxPrefixes != p.MaxPrefixes ||
-		s.running && s.peer.ConnectRetry != p.ConnectRetry && s.state != established && !s.kept
-	suspended := !s.suspended.IsZero()
-	if s.running && !again {
-		p.ConnectRetry = s.peer.ConnectRetry
-	}
-	s.peer = p
-	n.mu.Unlock()
-	if again {
-		if err := n.removePeer(p.Address); err != nil {
-			return err
-		}
-		suspended = false
-	}
-	n.changeRIB(func() { n.rib.setPeer(p.Address, p.ASN == n.cfg.ASN, p.Import) })
-	n.checkLimit(p.Address)
-	if s.running || suspended {
-		return nil
-	}
-	if err := n.srv.addPeer(p, restarting); err != nil {
-		return fmt.Errorf("add peer %q: %w", p.Address, err)
-	}
-	n.mu.Lock()
-	s.running = true
-	n.mu.Unlock()
-	return nil
 }
 
 // stopServer ends the server. Everything about it is forgotten but the
@@ -279,9 +209,13 @@ func (n *network) stopServer(graceful bool) {
 	defer n.mu.Unlock()
 	for addr, s := range n.sessions {
 		s.down(time.Now())
-		s.running = false
+		s.stopped()
 		n.rib.removePeer(addr)
+		if s.dynamic() {
+			delete(n.sessions, addr)
+		}
 	}
+	clear(n.ranges)
 	n.counts = [families]int{}
 }
 

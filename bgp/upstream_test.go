@@ -71,6 +71,8 @@ type upstreamConfig struct {
 	ipv6    bool   // over the same session
 	port    int
 	again   bool // restarting
+	change  func(*api.Peer)
+	log     *journal // what it logs, if not nil
 }
 
 func startUpstream(t *testing.T, c upstreamConfig) *upstream {
@@ -79,7 +81,11 @@ func startUpstream(t *testing.T, c upstreamConfig) *upstream {
 		c.port = freePort(t)
 	}
 	u := &upstream{t: t, addr: addr(c.addr), asn: c.asn, port: c.port, dials: c.gateway != 0}
-	u.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(slog.DiscardHandler), nil))
+	log := slog.New(slog.DiscardHandler)
+	if c.log != nil {
+		log = slog.New(slog.NewTextHandler(c.log, nil))
+	}
+	u.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(log, nil))
 	go u.bgp.Serve()
 	ctx := context.Background()
 	err := u.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
@@ -113,6 +119,9 @@ func startUpstream(t *testing.T, c upstreamConfig) *upstream {
 				MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: c.restart}},
 			})
 		}
+	}
+	if c.change != nil {
+		c.change(peer)
 	}
 	if err := u.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: peer}); err != nil {
 		t.Fatal(err)
