@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -106,6 +107,9 @@ func (n *network) endOfRIB(generation int, peer netip.Addr, f family) {
 func (n *network) sessionChanged(generation int, e sessionEvent) {
 	n.mu.Lock()
 	s := n.sessions[e.peer]
+	if s == nil && n.generation == generation {
+		s = n.newDynamicLocked(e)
+	}
 	if n.generation != generation || s == nil || !s.running {
 		n.mu.Unlock()
 		return
@@ -131,6 +135,9 @@ func (n *network) sessionChanged(generation int, e sessionEvent) {
 func (n *network) note(peer netip.Addr, text string, at time.Time) {
 	n.mu.Lock()
 	s := n.sessions[peer]
+	if s != nil && s.secret != "" && strings.HasPrefix(text, "connect: ") && strings.HasSuffix(text, "i/o timeout") {
+		text += timeoutHint
+	}
 	changed := s != nil && s.running && s.fail(text, at)
 	n.mu.Unlock()
 	if changed {
@@ -196,7 +203,9 @@ func (n *network) work(ctx context.Context) {
 		case <-timer.C:
 		}
 		n.checkSynced()
+		n.pruneDynamic(time.Now())
 		n.enforceLimits()
+		n.checkPasswords(time.Now())
 		if now := time.Now(); n.takeDamage() || !now.Before(next) {
 			for _, addr := range n.peers() {
 				n.resync(addr)
@@ -231,6 +240,12 @@ func (n *network) nextDue(limit time.Time) time.Time {
 	for _, s := range n.sessions {
 		earlier(s.closing)
 		earlier(s.suspended)
+		if s.dynamic() && s.state != established && !s.kept {
+			earlier(s.since.Add(dynamicPatience + time.Second))
+		}
+		if s.awaitsPassword() {
+			earlier(n.passwordDue)
+		}
 	}
 	return due
 }
@@ -266,7 +281,7 @@ func (n *network) enforceLimits() {
 		s := n.session(addr)
 		now := time.Now()
 		n.mu.Lock()
-		start := s.overLimit && s.running && s.closing.IsZero()
+		start := s.overLimit && s.running && !s.dynamic() && s.closing.IsZero()
 		finish := !s.closing.IsZero() && (s.state == "idle" || !now.Before(s.closing))
 		again := !s.suspended.IsZero() && !now.Before(s.suspended)
 		if start {
@@ -276,7 +291,7 @@ func (n *network) enforceLimits() {
 		var err error
 		switch {
 		case start:
-			err = n.srv.closeFull(s.peer)
+			err = n.srv.closeFull(s.peer, s.secret)
 		case finish:
 			err = n.suspend(s, now)
 		case again:
@@ -324,10 +339,10 @@ func (n *network) suspend(s *session, now time.Time) error {
 func (n *network) resume(s *session) error {
 	var err error
 	if s.running {
-		err = n.srv.reopen(s.peer)
+		err = n.srv.reopen(s.peer, s.secret)
 	} else {
-		n.changeRIB(func() { n.rib.setPeer(s.peer.Address, s.peer.ASN == n.cfg.ASN, s.peer.Import) })
-		err = n.srv.addPeer(s.peer, false)
+		n.changeRIB(func() { n.rib.setPeer(s.peer.Address, s.peer.internal(n.cfg.ASN), s.peer.Import) })
+		err = n.srv.addPeer(s.peer, s.secret, false)
 	}
 	if err != nil {
 		return fmt.Errorf("resume peer %q: %w", s.peer.Address, err)

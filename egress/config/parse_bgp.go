@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -49,6 +48,7 @@ func (p *parser) bgp(n *network, at path, raw RawBGP) *egress.BGP {
 	if len(raw.Peers) == 0 {
 		p.add(at.key("peers"), "is missing: name at least one peer, or leave out bgp")
 	}
+	b.Advertise = p.advertise(n, at.key("advertise"), raw.Advertise)
 	seen := map[netip.Addr]path{}
 	for i, rawPeer := range raw.Peers {
 		at := at.key("peers").index(i)
@@ -129,6 +129,7 @@ func (p *parser) peer(n *network, at path, raw RawPeer, asn uint32) bgp.Peer {
 		peer.NextHopIPv4 = p.nextHopSelf(n, at.key("families"), peer.Address)
 	}
 	peer.Import = p.imports(at.key("import"), raw.Import, peer)
+	peer.Export = p.export(at.key("export"), raw.Export, peer.ASN == asn)
 	return peer
 }
 
@@ -228,23 +229,4 @@ func lowerFamily(v4 bool) string {
 		return "ipv4"
 	}
 	return "ipv6"
-}
-
-// communities checks standard communities (RFC 1997), written ASN:value.
-func (p *parser) communities(at path, raws []string) []uint32 {
-	var communities []uint32
-	for i, s := range raws {
-		at := at.index(i)
-		var high, low uint16
-		if _, err := fmt.Sscanf(s, "%d:%d", &high, &low); err != nil || fmt.Sprintf("%d:%d", high, low) != s {
-			p.add(at, "%s is not a community such as 64512:100: two numbers from 0 to 65535", quote(s))
-			continue
-		}
-		community := uint32(high)<<16 | uint32(low)
-		if slices.Contains(communities, community) {
-			p.add(at, "%s is listed twice", s)
-		}
-		communities = append(communities, community)
-	}
-	return communities
 }

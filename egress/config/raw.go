@@ -76,7 +76,27 @@ type RawBGP struct {
 	RouterID        string             `mapstructure:"routerID"`
 	ListenPort      *int64             `mapstructure:"listenPort"`
 	GracefulRestart RawGracefulRestart `mapstructure:"gracefulRestart"`
+	Advertise       []RawAdvertise     `mapstructure:"advertise"`
 	Peers           []RawPeer          `mapstructure:"peers"`
+}
+
+// RawAdvertise is a prefix that is advertised by name. In a file a plain string
+// stands for {prefix: it}.
+type RawAdvertise struct {
+	Prefix      string   `mapstructure:"prefix"`
+	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
+}
+
+// RawExport replaces attributes of what one peer is sent. Communities that are
+// an empty list differ from absent ones.
+type RawExport struct {
+	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
 }
 
 // RawGracefulRestart is RFC 4724.
@@ -98,6 +118,7 @@ type RawPeer struct {
 	Families      []string    `mapstructure:"families"`
 	Import        []RawImport `mapstructure:"import"`
 	MaxPrefixes   *int64      `mapstructure:"maxPrefixes"`
+	Export        RawExport   `mapstructure:"export"`
 }
 
 // RawImport accepts prefixes from a peer. In a file a plain string stands for
@@ -148,7 +169,11 @@ type RawPool struct {
 	Name        string   `mapstructure:"name"`
 	Network     string   `mapstructure:"network"`
 	Prefixes    []string `mapstructure:"prefixes"`
+	Advertise   string   `mapstructure:"advertise"`
 	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
 	Stickiness  string   `mapstructure:"stickiness"`
 }
 
