@@ -109,7 +109,7 @@ func (a *dnsAttempt) overUDP(ctx context.Context, id uint16, query []byte) (time
 	var came time.Time
 	err = s.wait(ctx, false, func(fd int) error {
 		for range maxReads {
-			p, err := receive(fd, a.buf, a.control, 0)
+			p, err := receive(fd, a.buf, a.control)
 			if err != nil {
 				return err
 			}

@@ -3,7 +3,6 @@ package probes
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -26,13 +25,14 @@ const (
 // with the wire's cookie pass the kernel's filter, so that the replies to others,
 // and a flood of forged ones, fill no buffer and wake nobody.
 type echoLine struct {
-	fd           int
-	v6           bool
-	buf, control []byte
+	fd  int
+	v6  bool
+	in  *reader
+	out [echoHeader + tokenSize]byte
 }
 
 func openEcho(key wireKey, cookie [cookieSize]byte) (*echoLine, error) {
-	l := &echoLine{v6: key.kind == echo6, buf: make([]byte, 1500), control: make([]byte, 512)}
+	l := &echoLine{v6: key.kind == echo6, in: newReader()}
 	family, protocol, options := unix.AF_INET, unix.IPPROTO_ICMP, onlyEchoReplies4
 	if l.v6 {
 		family, protocol, options = unix.AF_INET6, unix.IPPROTO_ICMPV6, onlyEchoReplies6
@@ -94,40 +94,25 @@ func (l *echoLine) descriptor() int { return l.fd }
 func (l *echoLine) close() { _ = unix.Close(l.fd) }
 
 func (l *echoLine) send(f *flight) error {
-	to, err := sockaddr(l.fd, netip.AddrPortFrom(f.target, 0))
-	if err != nil {
-		return err
+	if f.to.size == 0 || f.target.Zone() != "" { // whose index may change
+		var index int
+		if zone := f.target.Zone(); zone != "" {
+			var err error
+			if index, err = indexOf(l.fd, zone); err != nil {
+				return fmt.Errorf("find device %q: %w", zone, err)
+			}
+		}
+		f.to = inet(f.target, index)
 	}
-	request := f.echo.request(l.v6)
-	if err := trySend(func() error { return unix.Sendto(l.fd, request, 0, to) }); err != nil {
+	if err := sendTo(l.fd, f.echo.request(l.out[:0], l.v6), &f.to); err != nil {
 		return fmt.Errorf("send echo request: %w", err)
 	}
 	return nil
 }
 
 func (l *echoLine) receive(w *wire) bool {
-	for errs, reads := 0, 0; errs < maxErrors; reads++ {
-		if reads == maxReads {
-			return true
-		}
-		p, err := receive(l.fd, l.buf, l.control, 0)
-		if err == unix.EAGAIN {
-			break
-		}
-		if err != nil {
-			errs++
-			continue
-		}
-		l.reply(w, p)
-	}
-	for range maxReads {
-		p, err := receive(l.fd, l.buf, l.control, unix.MSG_ERRQUEUE)
-		if err != nil {
-			return false
-		}
-		l.unreachable(w, p)
-	}
-	return true
+	more := l.in.drain(l.fd, 0, func(p packet) { l.reply(w, p) })
+	return l.in.drain(l.fd, unix.MSG_ERRQUEUE, func(p packet) { l.unreachable(w, p) }) || more
 }
 
 // reply gives a packet to the flight that waits for it. id and seq may collide
@@ -141,7 +126,7 @@ func (l *echoLine) reply(w *wire, p packet) {
 		return
 	}
 	f := w.flights[[tokenSize]byte(m[echoHeader:])]
-	if f != nil && addrOf(p.from) == f.target.WithZone("") && f.echo.answeredBy(p.data, l.v6) {
+	if f != nil && p.from.host() == f.target.WithZone("") && f.echo.answeredBy(p.data, l.v6) {
 		f.answered(p.came)
 	}
 }
@@ -158,7 +143,7 @@ func (l *echoLine) unreachable(w *wire, p packet) {
 		return
 	}
 	why := unix.Errno(binary.NativeEndian.Uint32(extended))
-	id, seq, to := binary.BigEndian.Uint16(p.data[4:]), binary.BigEndian.Uint16(p.data[6:]), addrOf(p.from)
+	id, seq, to := binary.BigEndian.Uint16(p.data[4:]), binary.BigEndian.Uint16(p.data[6:]), p.from.host()
 	if len(p.data) >= echoHeader+tokenSize {
 		if f := w.flights[[tokenSize]byte(p.data[echoHeader:])]; f != nil {
 			f.why = why
@@ -170,15 +155,4 @@ func (l *echoLine) unreachable(w *wire, p packet) {
 			f.why = why
 		}
 	}
-}
-
-// addrOf is the address in a.
-func addrOf(a unix.Sockaddr) netip.Addr {
-	switch s := a.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(s.Addr)
-	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(s.Addr)
-	}
-	return netip.Addr{}
 }

@@ -13,14 +13,14 @@ import (
 type ndLine struct {
 	fd, index int
 	// link is a packet socket that only tells the port's own address.
-	link         int
-	own          ownMAC
-	key          wireKey
-	buf, control []byte
+	link int
+	own  ownMAC
+	key  wireKey
+	in   *reader
 }
 
 func openND(key wireKey) (*ndLine, error) {
-	l := &ndLine{key: key, buf: make([]byte, 1500), control: make([]byte, 256)}
+	l := &ndLine{key: key, in: newReader()}
 	var err error
 	if l.link, l.index, err = openPacket(key.device, 0); err != nil {
 		return nil, err
@@ -62,9 +62,8 @@ func (l *ndLine) send(f *flight) error {
 	if err != nil {
 		return fmt.Errorf("find address of device %q: %w", l.key.device, err)
 	}
-	to := &unix.SockaddrInet6{Addr: solicitedNode(f.target).As16(), ZoneId: uint32(l.index)}
-	request := ndSolicitFor(own, f.target)
-	if err := trySend(func() error { return unix.Sendto(l.fd, request, 0, to) }); err != nil {
+	f.to = inet(solicitedNode(f.target), l.index)
+	if err := sendTo(l.fd, ndSolicitFor(own, f.target), &f.to); err != nil {
 		return fmt.Errorf("send neighbour solicitation: %w", err)
 	}
 	return nil
@@ -97,7 +96,7 @@ func parseAdvertisement(b []byte) (netip.Addr, bool) {
 }
 
 func (l *ndLine) receive(w *wire) bool {
-	return drain(l.fd, l.buf, l.control, func(p packet) {
+	return l.in.drain(l.fd, 0, func(p packet) {
 		limit, ok := controlMessage(p.control, unix.SOL_IPV6, unix.IPV6_HOPLIMIT)
 		if !ok || len(limit) < 4 || binary.NativeEndian.Uint32(limit) != ndHopLimit {
 			return

@@ -44,14 +44,14 @@ func (n *neighbour) forget() { n.known = false }
 
 // arpLine is a packet socket for ARP on one port.
 type arpLine struct {
-	fd, index    int
-	key          wireKey
-	own          ownMAC
-	buf, control []byte
+	fd, index int
+	key       wireKey
+	own       ownMAC
+	in        *reader
 }
 
 func openARP(key wireKey) (*arpLine, error) {
-	l := &arpLine{key: key, buf: make([]byte, 256), control: make([]byte, 256)}
+	l := &arpLine{key: key, in: newReader()}
 	var err error
 	if l.fd, l.index, err = openPacket(key.device, unix.ETH_P_ARP, onlyARPReplies, stamps); err != nil {
 		return nil, err
@@ -85,11 +85,6 @@ func openPacket(device string, ethertype uint16, options ...func(fd int) error) 
 	return fd, index, nil
 }
 
-// networkOrder is v as the kernel wants it in a field that is in network order.
-func networkOrder(v uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
-}
-
 // onlyARPReplies spares us the requests of the subnet: the operation is the
 // fourth of the 16-bit words.
 func onlyARPReplies(fd int) error {
@@ -114,13 +109,12 @@ func (l *arpLine) send(f *flight) error {
 	if n.source = l.key.source; !n.source.IsValid() {
 		n.source = n.chosen(f, l.key.device)
 	}
-	to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: l.index, Halen: macSize,
-		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+	mac := [macSize]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	if n.known {
-		copy(to.Addr[:], n.mac[:])
+		mac = n.mac
 	}
-	request := arpRequestFor(own, n.source, f.target)
-	if err := trySend(func() error { return unix.Sendto(l.fd, request, 0, to) }); err != nil {
+	f.to = link(unix.ETH_P_ARP, l.index, mac)
+	if err := sendTo(l.fd, arpRequestFor(own, n.source, f.target), &f.to); err != nil {
 		return fmt.Errorf("send ARP request: %w", err)
 	}
 	return nil
@@ -154,30 +148,11 @@ func parseARPReply(b []byte) (target netip.Addr, mac [macSize]byte, ok bool) {
 }
 
 func (l *arpLine) receive(w *wire) bool {
-	return drain(l.fd, l.buf, l.control, func(p packet) {
+	return l.in.drain(l.fd, 0, func(p packet) {
 		if target, mac, ok := parseARPReply(p.data); ok {
 			w.present(target, mac, p.came)
 		}
 	})
-}
-
-// drain reads what has come, and reports whether there may be more.
-func drain(fd int, buf, control []byte, take func(packet)) bool {
-	for errs, reads := 0, 0; errs < maxErrors; reads++ {
-		if reads == maxReads {
-			return true
-		}
-		p, err := receive(fd, buf, control, 0)
-		if err == unix.EAGAIN {
-			return false
-		}
-		if err != nil {
-			errs++
-			continue
-		}
-		take(p)
-	}
-	return false
 }
 
 // present takes in that a neighbour answered. Answers carry nothing of the
@@ -235,5 +210,8 @@ func (n *neighbour) chosen(f *flight, device string) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	return addrOf(name)
+	if local, ok := name.(*unix.SockaddrInet4); ok {
+		return netip.AddrFrom4(local.Addr)
+	}
+	return netip.Addr{}
 }

@@ -39,10 +39,10 @@ type pinger struct {
 	// active are the wires with flights, also those that are retired: these take no
 	// new ones, and are closed when their last has ended.
 	active []*wire
-	// ended are flights whose end is still to be told.
-	ended  []ending
-	random *rand.ChaCha8
-	closed bool
+	// ended are flights whose end is still to be told, told is room for the next.
+	ended, told []ending
+	random      *rand.ChaCha8
+	closed      bool
 }
 
 // ending is the end of a flight.
@@ -68,8 +68,9 @@ type flight struct {
 	target netip.Addr
 	// id stays the same for a target, so that firewalls on the way see one flow.
 	echo echo
-	// neighbour is what the ARP and ND wires note.
+	// neighbour is what the ARP and ND wires note, to where echo requests go.
 	neighbour neighbour
+	to        address
 
 	// wire is nil while no attempt is under way.
 	wire                  *wire
@@ -207,13 +208,14 @@ func (p *pinger) ring(now time.Time) {
 	clear(p.active[len(kept):])
 	p.active = kept
 	ended := p.ended
-	p.ended = nil
+	p.ended, p.told = p.told[:0], ended
 	p.mu.Unlock()
 	if !next.IsZero() {
 		p.clock.sooner(&p.alarm, next)
 	}
-	for _, e := range ended {
+	for i, e := range ended {
 		e.done(e.outcome)
+		ended[i] = ending{}
 	}
 }
 

@@ -12,7 +12,7 @@ const (
 	jitterShare = 10
 	// maxSlack is how much too early an attempt may begin, to share a wakeup with
 	// others. It is part of the jitter, and at most a quarter of it.
-	maxSlack = 2 * time.Millisecond
+	maxSlack = 10 * time.Millisecond
 )
 
 // schedule says when the attempts at one target begin. The first is at a phase

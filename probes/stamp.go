@@ -11,7 +11,8 @@ import (
 // packet is what a socket gave.
 type packet struct {
 	data []byte
-	from unix.Sockaddr
+	// from is the sender, or for an error the destination of what it is about.
+	from *address
 	// came is when the kernel got it from the device.
 	came time.Time
 	// control are its control messages.
@@ -23,17 +24,18 @@ func stamps(fd int) error {
 	return os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
 }
 
-// receive reads one packet without waiting. buf and control are room for it.
-func receive(fd int, buf, control []byte, flags int) (packet, error) {
+// receive reads one packet of a connected socket without waiting. buf and
+// control are room for it.
+func receive(fd int, buf, control []byte) (packet, error) {
 	for {
-		n, m, _, from, err := unix.Recvmsg(fd, buf, control, flags|unix.MSG_DONTWAIT)
+		n, m, _, _, err := unix.Recvmsg(fd, buf, control, unix.MSG_DONTWAIT)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
 			return packet{}, err
 		}
-		p := packet{data: buf[:n], control: control[:m], from: from}
+		p := packet{data: buf[:n], control: control[:m]}
 		p.came = arrival(time.Now(), p.control)
 		return p, nil
 	}

@@ -23,8 +23,7 @@ const (
 	maxReads = 4096
 	// maxErrors is how many errors of a socket are ignored in a row.
 	maxErrors = 64
-	// sendTries: the socket may hold an error that answers somebody else's packet,
-	// and tells it instead of sending.
+	// sendTries is how often a packet is sent when that fails.
 	sendTries = 3
 )
 
@@ -176,17 +175,6 @@ func (p *pinger) closeIdle(now time.Time) {
 func transient(err error) bool {
 	return slices.ContainsFunc([]error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EPERM, unix.EACCES, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.EMSGSIZE},
 		func(e error) bool { return errors.Is(err, e) })
-}
-
-// trySend calls send until it succeeds, at most sendTries times.
-func trySend(send func() error) error {
-	var err error
-	for range sendTries {
-		if err = send(); err == nil {
-			return nil
-		}
-	}
-	return err
 }
 
 // indexOf asks the kernel for the index of a device.
