@@ -130,11 +130,14 @@ func (r *Router) applyKernel(ctx context.Context, want *Desired, rep *report) {
 	if plan.Empty() {
 		return
 	}
-	// The cache is stale from here on, whatever happens.
-	r.kernelDirty.Store(true)
 	res := r.edges.Kernel.Apply(ctx, plan)
 	rep.ran(plan.String())
 	rep.ops += res.Applied
+	if len(res.Errors) > 0 {
+		r.kernelDirty.Store(true)
+	} else {
+		r.follow(plan)
+	}
 	for network, err := range res.Failed() {
 		rep.fail(network, err)
 	}

@@ -12,8 +12,9 @@ import (
 // content gives an equal plan, whatever its order. Steps come in the order
 //
 //	evict what of ours is in the way; VRFs, VLANs, enslave, up, addresses;
-//	next hops, groups, routes, rules;
-//	then removals: rules, routes, groups, next hops, addresses, release ports, VLANs, VRFs
+//	next hops, groups, routes, rules that block, lookups, gotos;
+//	then removals: gotos, lookups, rules that block, routes, groups, next hops,
+//	addresses, release ports, VLANs, VRFs
 //
 // so every step refers only to what exists by then, and nothing is taken away
 // before its replacement stands. The planner keeps a model of the links, and
@@ -87,7 +88,8 @@ type planner struct {
 	fallbacks  map[TableID][]int // blocking default routes put into a table
 	blockers   map[string][]int  // blocking rules added for a network
 	ruleAdds   map[string][]int
-	ruleDrops  map[TableID][]int   // lookups of a table removed
+	ruleDrops  map[TableID][]int // lookups of a table removed
+	jumps      jumpSteps
 	lookupsOut map[string][]int    // lookups of a network removed
 	movedOff   map[NextHopID][]int // steps that take a group or next hop out of use
 	stillInUse map[NextHopID]bool  // by something that had to stay as it was
@@ -211,7 +213,10 @@ func (p *planner) takeHops(want Config) {
 	}
 	p.groups = make(map[NextHopID]Group, len(want.Groups))
 	for _, g := range want.Groups {
-		if old, double := p.groups[g.ID]; double && !slices.Equal(old.Members, g.Members) {
+		if g.Resilient.Buckets == 0 {
+			g.Resilient = Resilient{}
+		}
+		if old, double := p.groups[g.ID]; double && !(slices.Equal(old.Members, g.Members) && old.Resilient == g.Resilient) {
 			p.fail("", "group %s is wanted with two contents", hopID(g.ID))
 			if g.String() > old.String() {
 				continue
@@ -312,9 +317,13 @@ func (p *planner) deviceNetwork(device string) string {
 
 func (p *planner) hopNetwork(n NextHop) string { return p.deviceNetwork(n.Device) }
 
+// ruleNetwork is the network that a rule concerns. A goto is for all of them.
 func (p *planner) ruleNetwork(r Rule) string {
-	if r.Action == RuleLookup {
+	switch r.Action {
+	case RuleLookup:
 		return p.networkOf[r.Table]
+	case RuleGoto:
+		return ""
 	}
 	return p.markOf[[2]Mark{r.Mark, r.Mask}]
 }

@@ -252,7 +252,7 @@ func (k *Kernel) readNextHops(raw *Raw) error {
 		}
 		if len(h.members) > 0 {
 			raw.Groups = append(raw.Groups, RawGroup{
-				Group: Group{ID: h.ID, Members: h.members}, Protocol: h.Protocol, Odd: h.Odd,
+				Group: Group{ID: h.ID, Members: h.members, Resilient: h.resilient}, Protocol: h.Protocol, Odd: h.Odd,
 			})
 			return nil
 		}

@@ -325,16 +325,18 @@ type blockedMark struct {
 func blockedInBoth(have, want vrf.Config) (out []blockedMark) {
 	for _, r := range have.Rules {
 		m := blockedMark{r.IPv6, r.Mark, r.Mask}
-		if r.Action != vrf.RuleLookup && blocks(want, m) {
+		if blocking(r) && blocks(want, m) {
 			out = append(out, m)
 		}
 	}
 	return out
 }
 
+func blocking(r vrf.Rule) bool { return r.Action != vrf.RuleLookup && r.Action != vrf.RuleGoto }
+
 func blocks(c vrf.Config, m blockedMark) bool {
 	return slices.ContainsFunc(c.Rules, func(r vrf.Rule) bool {
-		return r.Action != vrf.RuleLookup && m == blockedMark{r.IPv6, r.Mark, r.Mask}
+		return blocking(r) && m == blockedMark{r.IPv6, r.Mark, r.Mask}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/egret-router/egret/vrf"
 	"github.com/egret-router/egret/vrf/vrftest"
@@ -109,6 +110,32 @@ func (g generator) routing(c *vrf.Config) {
 		if g.chance(70) {
 			c.Rules = append(c.Rules, vrf.Rule{Priority: 800, IPv6: ipv6, Mark: 0x20000000, Mask: 0x20000000, Action: vrf.RuleLookup, Table: 254})
 		}
+		if g.chance(50) {
+			g.dispatch(c, ipv6)
+		}
+	}
+}
+
+// dispatch puts the lookups of a family behind gotos of two levels over the lowest
+// bits of the network's number.
+func (g generator) dispatch(c *vrf.Config, ipv6 bool) {
+	jump := func(priority uint32, mark, mask vrf.Mark, target uint32) {
+		c.Rules = append(c.Rules, vrf.Rule{Priority: priority, IPv6: ipv6, Mark: mark, Mask: mask, Action: vrf.RuleGoto, Target: target})
+	}
+	start := uint32(820 + g.IntN(4))
+	jump(start, 0, 0x10000000, 990)
+	for bit := range vrf.Mark(2) {
+		leaf := start + 10 + 20*uint32(bit) + uint32(g.IntN(9))
+		found := false
+		for i, r := range c.Rules {
+			if r.Action == vrf.RuleLookup && r.IPv6 == ipv6 && r.Priority != 800 && r.Mark>>16&1 == bit {
+				c.Rules[i].Priority, found = leaf+1, true
+			}
+		}
+		if found {
+			jump(start+1, 0x10000000|bit<<16, 0x10010000, leaf)
+			jump(leaf, 0x10000000|bit<<16, 0x10010000, leaf+1)
+		}
 	}
 }
 
@@ -181,7 +208,11 @@ func (g generator) groups(c *vrf.Config, v vrf.VRF, ipv6 bool, hops []vrf.NextHo
 	black := vrf.NextHop{Blackhole: true, IPv6: ipv6}
 	black.ID = vrf.NextHopIDFor(owner, black)
 	for i := range 1 + g.IntN(2) {
-		grp := vrf.Group{ID: vrf.GroupIDFor(owner, fmt.Sprintf("%s %v %d", v.Name, ipv6, i))}
+		var grp vrf.Group
+		if g.chance(40) {
+			grp.Resilient = vrf.Resilient{Buckets: uint16(8 << g.IntN(2)), IdleTimer: time.Duration(g.IntN(3)) * time.Second}
+		}
+		grp.ID = vrf.GroupIDFor(owner, fmt.Sprintf("%s %v %d %d", v.Name, ipv6, i, grp.Resilient.Buckets))
 		for _, n := range hops {
 			if g.chance(70) {
 				grp.Members = append(grp.Members, vrf.Member{ID: n.ID, Weight: uint16(1 + g.IntN(3))})

@@ -83,6 +83,9 @@ type Snapshot struct {
 	// Config is what is ours. A VRF lists every port that is enslaved to it, and
 	// a port only those addresses that carry our protocol.
 	Config Config
+	// Unresolved are those rules of Config that jump to where no rule is: the
+	// kernel skips them.
+	Unresolved []Rule
 	// Foreign is what others have where our objects go.
 	Foreign Foreign
 }
@@ -144,6 +147,8 @@ type RawRule struct {
 	Rule
 	Protocol uint8
 	Odd      bool
+	// Unresolved marks a goto without a rule at its target.
+	Unresolved bool
 }
 
 // NewSnapshot splits raw into what is owner's and what is foreign. The result
@@ -159,11 +164,15 @@ func NewSnapshot(owner Owner, raw Raw) Snapshot {
 		case !owner.RulePriorities.Contains(r.Priority):
 		case r.Protocol == owner.Protocol && !r.Odd:
 			s.Config.Rules = append(s.Config.Rules, r.Rule)
+			if r.Unresolved {
+				s.Unresolved = append(s.Unresolved, r.Rule)
+			}
 		default:
 			s.Foreign.Rules = append(s.Foreign.Rules, r.Rule)
 		}
 	}
 	slices.SortFunc(s.Config.Rules, compareRules)
+	slices.SortFunc(s.Unresolved, compareRules)
 	slices.SortFunc(s.Foreign.Rules, compareRules)
 	return s
 }
@@ -307,5 +316,5 @@ func compareRules(a, b Rule) int {
 	}
 	return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(family(a), family(b)),
 		cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Mask, b.Mask),
-		cmp.Compare(a.Action, b.Action), cmp.Compare(a.Table, b.Table))
+		cmp.Compare(a.Action, b.Action), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Target, b.Target))
 }

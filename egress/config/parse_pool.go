@@ -26,6 +26,7 @@ func (p *parser) parsePools(raws []RawPool) []egress.Pool {
 
 func (p *parser) parsePool(at path, raw RawPool, taken map[string]path) egress.Pool {
 	pool := egress.Pool{Name: raw.Name, Network: raw.Network}
+	pool.PerFlow = p.oneOf(at.key("stickiness"), raw.Stickiness, "client", "client", "flow") == "flow"
 	p.name(at.key("name"), raw.Name, maxName)
 	n := p.networkNamed(at.key("network"), raw.Network)
 	if len(raw.Prefixes) == 0 {

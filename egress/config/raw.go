@@ -8,9 +8,11 @@ type Raw struct {
 	Networks  []RawNetwork `mapstructure:"networks"`
 	Pools     []RawPool    `mapstructure:"pools"`
 	Policies  []RawPolicy  `mapstructure:"policies"`
+	Bindings  []RawBinding `mapstructure:"bindings"`
 	Metrics   RawMetrics   `mapstructure:"metrics"`
 	RunDir    string       `mapstructure:"runDir"`
 	Resync    Duration     `mapstructure:"resync"`
+	Flowtable *bool        `mapstructure:"flowtable"`
 	Ownership RawOwnership `mapstructure:"ownership"`
 }
 
@@ -37,6 +39,9 @@ type RawNetwork struct {
 	Probes       []RawProbe       `mapstructure:"probes"`
 	MaxNextHops  *int64           `mapstructure:"maxNextHops"`
 	OnNoNextHop  string           `mapstructure:"onNoNextHop"`
+	Failback     string           `mapstructure:"failback"`
+
+	NextHopProbes []RawNextHopProbe `mapstructure:"nextHopProbes"`
 }
 
 // RawInterface is an uplink. In a file a plain string stands for {name: it}.
@@ -54,8 +59,15 @@ type RawVLAN struct {
 
 // RawStaticRoute is a route through gateways.
 type RawStaticRoute struct {
-	Prefix   string   `mapstructure:"prefix"`
-	NextHops []string `mapstructure:"nextHops"`
+	Prefix   string       `mapstructure:"prefix"`
+	NextHops []RawNextHop `mapstructure:"nextHops"`
+}
+
+// RawNextHop is a gateway. In a file a plain string stands for {address: it}.
+type RawNextHop struct {
+	Address    string `mapstructure:"address"`
+	Weight     *int64 `mapstructure:"weight"`
+	Preference *int64 `mapstructure:"preference"`
 }
 
 // RawBGP is a network's speaker.
@@ -110,6 +122,16 @@ type RawProbe struct {
 	HTTP           *RawHTTP `mapstructure:"http"`
 }
 
+// RawNextHopProbe is a health check of every next hop.
+type RawNextHopProbe struct {
+	Name           string   `mapstructure:"name"`
+	Type           string   `mapstructure:"type"`
+	Interval       Duration `mapstructure:"interval"`
+	AttemptTimeout Duration `mapstructure:"attemptTimeout"`
+	Rise           *int64   `mapstructure:"rise"`
+	Fall           *int64   `mapstructure:"fall"`
+}
+
 // RawHTTP is what an HTTP probe sends and expects.
 type RawHTTP struct {
 	Method        string `mapstructure:"method"`
@@ -127,22 +149,32 @@ type RawPool struct {
 	Network     string   `mapstructure:"network"`
 	Prefixes    []string `mapstructure:"prefixes"`
 	Communities []string `mapstructure:"communities"`
+	Stickiness  string   `mapstructure:"stickiness"`
 }
 
 // RawPolicy says which clients go where.
 type RawPolicy struct {
-	Name    string    `mapstructure:"name"`
-	Clients []string  `mapstructure:"clients"`
-	Rules   []RawRule `mapstructure:"rules"`
+	Name     string    `mapstructure:"name"`
+	Clients  []string  `mapstructure:"clients"`
+	Rules    []RawRule `mapstructure:"rules"`
+	OnChange string    `mapstructure:"onChange"`
+}
+
+// RawBinding gives clients a policy by its name, which need not exist.
+type RawBinding struct {
+	Clients []string `mapstructure:"clients"`
+	Policy  string   `mapstructure:"policy"`
 }
 
 // RawRule is one destination of a policy.
 type RawRule struct {
-	Destination string `mapstructure:"destination"`
-	Network     string `mapstructure:"network"`
-	Pool        string `mapstructure:"pool"`
-	Action      string `mapstructure:"action"`
-	Description string `mapstructure:"description"`
+	Destination string       `mapstructure:"destination"`
+	Network     string       `mapstructure:"network"`
+	Pool        string       `mapstructure:"pool"`
+	NextHops    []RawNextHop `mapstructure:"nextHops"`
+	MaxNextHops *int64       `mapstructure:"maxNextHops"`
+	Action      string       `mapstructure:"action"`
+	Description string       `mapstructure:"description"`
 }
 
 // RawMetrics is the Prometheus endpoint. Listen may be the empty string.

@@ -44,6 +44,8 @@ func shorthand(t reflect.Type) string {
 		return "name"
 	case reflect.TypeFor[RawImport]():
 		return "prefix"
+	case reflect.TypeFor[RawNextHop]():
+		return "address"
 	}
 	return ""
 }

@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -63,12 +62,17 @@ func (d *differ) compare() {
 	}
 	for name, c := range d.want.Chains {
 		old, ok := d.have.Chains[name]
-		d.rewrite[name] = !ok || !old.equal(c) || slices.ContainsFunc(c.Lines, d.touched)
+		if !ok || !old.equal(c) || slices.ContainsFunc(c.Lines, d.touched) {
+			d.rewrite[name] = true
+		}
 	}
 }
 
 // touched says whether a rule refers to an object that is remade.
 func (d *differ) touched(l Line) bool {
+	if len(d.remakeSet) == 0 && len(d.remakeChain) == 0 {
+		return false
+	}
 	for _, m := range references.FindAllStringSubmatch(l.Text, -1) {
 		if d.remakeSet[m[1]] || d.remakeChain[m[2]] {
 			return true
@@ -81,6 +85,9 @@ func (d *differ) chainsRemade() bool { return len(d.remakeChain) > 0 }
 
 // stale says whether an element that stays refers to a chain that is remade.
 func (d *differ) stale(value string) bool {
+	if !d.chainsRemade() {
+		return false
+	}
 	_, chain, _ := strings.Cut(value, " ")
 	return d.remakeChain[chain]
 }
@@ -105,18 +112,28 @@ func (d *differ) takeElements() {
 			d.op(Op{Verb: verbFlush, Kind: have.kind(), Name: name})
 			continue
 		}
-		var gone []Op
-		for _, key := range sortedKeys(have) {
-			value, ok := want.Elements[key]
-			if !ok || value != have.Elements[key] || d.stale(value) {
-				gone = append(gone, Op{Verb: verbDelete, Kind: kindElement, Name: name, Key: key})
-			}
-		}
+		gone := d.moved(have, want)
 		if len(gone) > 1 && len(gone) == len(have.Elements) {
-			gone = []Op{{Verb: verbFlush, Kind: have.kind(), Name: name}}
+			d.op(Op{Verb: verbFlush, Kind: have.kind(), Name: name})
+			continue
 		}
-		d.ops = append(d.ops, gone...)
+		for _, key := range gone {
+			d.op(Op{Verb: verbDelete, Kind: kindElement, Name: name, Set: have.bare(), Key: key})
+		}
 	}
+}
+
+// moved gives, in order, the keys of from that are not the same in to.
+func (d *differ) moved(from, to Set) []string {
+	var keys []string
+	for key, value := range from.Elements {
+		other, ok := to.Elements[key]
+		if !ok || other != value || d.stale(value) {
+			keys = append(keys, key)
+		}
+	}
+	from.orderKeys(keys)
+	return keys
 }
 
 func (d *differ) takeObjects() {
@@ -155,8 +172,7 @@ func (d *differ) makeObjects() {
 	}
 	for _, name := range sorted(d.want.Sets) {
 		if _, there := d.have.Sets[name]; !there || d.remakeSet[name] {
-			s := d.want.Sets[name]
-			s.Elements = nil
+			s := d.want.Sets[name].bare()
 			d.op(Op{Verb: verbAdd, Kind: s.kind(), Name: name, Set: s})
 		}
 	}
@@ -164,19 +180,15 @@ func (d *differ) makeObjects() {
 
 func (d *differ) putElements() {
 	for _, name := range sorted(d.want.Sets) {
-		want := d.want.Sets[name]
-		have := d.have.Sets[name].Elements
+		have, want := d.have.Sets[name], d.want.Sets[name]
 		if d.remakeSet[name] {
-			have = nil
+			have.Elements = nil
 		}
-		if !d.chainsRemade() && maps.Equal(have, want.Elements) {
+		if !d.chainsRemade() && have.sameElements(want) {
 			continue
 		}
-		for _, key := range sortedKeys(want) {
-			old, there := have[key]
-			if value := want.Elements[key]; !there || old != value || d.stale(value) {
-				d.op(Op{Verb: verbAdd, Kind: kindElement, Name: name, Key: key, Value: value})
-			}
+		for _, key := range d.moved(want, have) {
+			d.op(Op{Verb: verbAdd, Kind: kindElement, Name: name, Set: want.bare(), Key: key, Value: want.Elements[key]})
 		}
 	}
 }

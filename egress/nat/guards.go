@@ -17,7 +17,7 @@ import (
 // version, left a guard set of another type, there is no way to mend it without
 // the rules that use it, and the plan is Diff(have, want).
 func DiffGuards(have, want Ruleset) Plan {
-	target := have.Clone()
+	target := have.fork()
 	target.Exists, target.Dormant = true, false
 	for name, c := range want.Chains {
 		if isGuard(name) {
@@ -50,7 +50,7 @@ func RemoveAllButGuards(have Ruleset) Plan {
 	if !have.Exists {
 		return Plan{}
 	}
-	rest := have.Clone()
+	rest := have.fork()
 	maps.DeleteFunc(rest.Chains, func(name string, _ Chain) bool { return !isGuard(name) })
 	maps.DeleteFunc(rest.Sets, func(name string, _ Set) bool { return !isGuard(name) })
 	maps.DeleteFunc(rest.Counters, func(name string, _ bool) bool { return !isGuard(name) })

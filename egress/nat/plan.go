@@ -27,7 +27,7 @@ type Op struct {
 	// Name is the object: for a rule its chain, for an element its set.
 	Name string
 	Base Base // of an added chain
-	Set  Set  // of an added set or map, without its elements
+	Set  Set  // of an added set or map, and what an element's is, without its elements
 	Line Line // of an added rule
 	// Key and Value are of an element.
 	Key, Value string

@@ -1,10 +1,13 @@
 package nat
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -16,7 +19,11 @@ const (
 )
 
 // Ruleset is the table inet egret as a value. The zero Ruleset says that there
-// is no table. Treat one as immutable: Clone before changing it.
+// is no table.
+//
+// Rulesets share memory with each other (those of a Renderer, and what
+// Plan.ApplyTo returns with what it was given). So they are immutable: Clone
+// before changing one.
 type Ruleset struct {
 	// Exists says that the table is there.
 	Exists bool
@@ -117,6 +124,18 @@ func (r Ruleset) Clone() Ruleset {
 	return out
 }
 
+// fork returns a copy whose chains and sets can be replaced. What is in them is
+// shared.
+func (r Ruleset) fork() Ruleset {
+	out := newRuleset()
+	out.Exists, out.Dormant = r.Exists, r.Dormant
+	maps.Copy(out.Chains, r.Chains)
+	maps.Copy(out.Sets, r.Sets)
+	maps.Copy(out.Counters, r.Counters)
+	maps.Copy(out.Extra, r.Extra)
+	return out
+}
+
 // Equal says whether two rulesets are the same, rules being compared by ID.
 func (r Ruleset) Equal(other Ruleset) bool {
 	return r.Exists == other.Exists && r.Dormant == other.Dormant &&
@@ -127,7 +146,10 @@ func (r Ruleset) Equal(other Ruleset) bool {
 }
 
 func (c Chain) equal(other Chain) bool {
-	return c.Base == other.Base &&
+	if c.Base != other.Base || len(c.Lines) != len(other.Lines) {
+		return false
+	}
+	return len(c.Lines) == 0 || &c.Lines[0] == &other.Lines[0] ||
 		slices.EqualFunc(c.Lines, other.Lines, func(a, b Line) bool { return a.ID == b.ID })
 }
 
@@ -136,7 +158,24 @@ func (s Set) sameSpec(other Set) bool {
 }
 
 func (s Set) equal(other Set) bool {
-	return s.sameSpec(other) && maps.Equal(s.Elements, other.Elements)
+	return s.sameSpec(other) && s.sameElements(other)
+}
+
+// sameElements compares the elements, and that at once where they are the same
+// in memory.
+func (s Set) sameElements(other Set) bool {
+	return sameMemory(s, other) || maps.Equal(s.Elements, other.Elements)
+}
+
+// sameMemory says whether two sets share their elements.
+func sameMemory(a, b Set) bool {
+	return reflect.ValueOf(a.Elements).UnsafePointer() == reflect.ValueOf(b.Elements).UnsafePointer()
+}
+
+// bare is the set without its elements.
+func (s Set) bare() Set {
+	s.Elements = nil
+	return s
 }
 
 // kind is the word nft has for the object.
@@ -157,7 +196,7 @@ func (s Set) spec() string {
 	value := s.Value
 	if s.Key == "integer" {
 		key = "typeof numgen inc mod 65536"
-		value = map[string]string{"ipv4_addr": "ip saddr", "ipv6_addr": "ip6 saddr"}[s.Value]
+		value = map[string]string{"ipv4_addr": "ip saddr", "ipv6_addr": "ip6 saddr", "verdict": "verdict"}[s.Value]
 	}
 	if value != "" {
 		key += " : " + value
@@ -241,23 +280,37 @@ func (c Chain) write(b *strings.Builder, name string) {
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// sortedKeys orders the elements of a set for people: addresses by value.
+// sortedKeys gives the keys of a set in the order of orderKeys.
 func sortedKeys(s Set) []string {
-	keys := sorted(s.Elements)
+	keys := slices.Collect(maps.Keys(s.Elements))
+	s.orderKeys(keys)
+	return keys
+}
+
+// orderKeys orders keys of a set for people: addresses by value.
+func (s Set) orderKeys(keys []string) {
 	switch {
 	case s.Interval:
-		slices.SortStableFunc(keys, func(a, b string) int {
-			ra, _ := parseSpan(a)
-			rb, _ := parseSpan(b)
-			return ra.lo.Compare(rb.lo)
+		type start struct {
+			addr netip.Addr
+			key  string
+		}
+		starts := make([]start, 0, len(keys))
+		for _, key := range keys {
+			sp, _ := parseSpan(key)
+			starts = append(starts, start{sp.lo, key})
+		}
+		slices.SortFunc(starts, func(a, b start) int {
+			return cmp.Or(a.addr.Compare(b.addr), strings.Compare(a.key, b.key))
 		})
+		for i := range keys {
+			keys[i] = starts[i].key
+		}
 	case s.Key == "integer":
-		slices.SortStableFunc(keys, func(a, b string) int {
-			if len(a) != len(b) {
-				return len(a) - len(b)
-			}
-			return strings.Compare(a, b)
+		slices.SortFunc(keys, func(a, b string) int {
+			return cmp.Or(len(a)-len(b), strings.Compare(a, b))
 		})
+	default:
+		slices.Sort(keys)
 	}
-	return keys
 }

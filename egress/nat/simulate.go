@@ -2,31 +2,69 @@ package nat
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // ApplyTo carries the plan out on a value, as the kernel does on the table: an
 // operation that refers to something that is not there, or takes away something
-// that is in use, fails, and then nothing is changed.
+// that is in use, fails, and then nothing is changed. What the plan does not
+// touch is shared with r, which stays as it is.
 func (p Plan) ApplyTo(r Ruleset) (Ruleset, error) {
-	out := r.Clone()
-	for _, op := range p.Ops {
+	out := simulation{Ruleset: r.fork(), own: map[string]bool{}}
+	for i, op := range p.Ops {
 		if err := op.applyTo(&out); err != nil {
 			return r, fmt.Errorf("apply %q: %w", op, err)
 		}
+		if i+1 < len(p.Ops) && op.sameSet(p.Ops[i+1]) {
+			continue
+		}
+		// Elements that come one after the other are looked at together: each alone
+		// would be compared with all.
+		if err := out.checkOverlaps(op); err != nil {
+			return r, fmt.Errorf("apply %q: %w", op, err)
+		}
 	}
-	return out, nil
+	return out.Ruleset, nil
 }
 
-func (o Op) applyTo(r *Ruleset) error {
+// simulation is a ruleset that a plan is carried out on.
+type simulation struct {
+	Ruleset
+	own map[string]bool // sets whose elements are not shared
+}
+
+// elements gives the elements of a set to change.
+func (r *simulation) elements(name string) map[string]string {
+	s := r.Sets[name]
+	if !r.own[name] {
+		if s.Elements = maps.Clone(s.Elements); s.Elements == nil {
+			s.Elements = map[string]string{}
+		}
+		r.Sets[name], r.own[name] = s, true
+	}
+	return s.Elements
+}
+
+// checkOverlaps fails if intervals of the set of an added element overlap.
+func (r *simulation) checkOverlaps(op Op) error {
+	if op.Kind != kindElement || op.Verb != verbAdd || !r.Sets[op.Name].Interval {
+		return nil
+	}
+	return r.Sets[op.Name].checkOverlaps()
+}
+
+func (o Op) applyTo(r *simulation) error {
 	if !r.Exists && (o.Verb != verbAdd || o.Kind != kindTable) {
 		return fmt.Errorf("no table")
 	}
 	switch o.Kind {
 	case kindTable:
 		if o.Verb == verbDelete {
-			*r = Ruleset{}.Clone()
+			*r = simulation{Ruleset: newRuleset(), own: map[string]bool{}}
+			r.Exists = false
 			return nil
 		}
 		r.Exists, r.Dormant = true, false
@@ -37,10 +75,10 @@ func (o Op) applyTo(r *Ruleset) error {
 		if !ok {
 			return fmt.Errorf("no chain %q", o.Name)
 		}
-		if err := o.Line.check(r); err != nil {
+		if err := o.Line.check(&r.Ruleset); err != nil {
 			return err
 		}
-		c.Lines = append(c.Lines, o.Line)
+		c.Lines = append(c.Lines[:len(c.Lines):len(c.Lines)], o.Line)
 		r.Chains[o.Name] = c
 	case "set", "map":
 		return o.applySet(r)
@@ -65,7 +103,7 @@ func (o Op) applyTo(r *Ruleset) error {
 	return nil
 }
 
-func (o Op) applyChain(r *Ruleset) error {
+func (o Op) applyChain(r *simulation) error {
 	c, ok := r.Chains[o.Name]
 	switch {
 	case o.Verb == verbAdd && ok:
@@ -85,7 +123,7 @@ func (o Op) applyChain(r *Ruleset) error {
 	return nil
 }
 
-func (o Op) applySet(r *Ruleset) error {
+func (o Op) applySet(r *simulation) error {
 	s, ok := r.Sets[o.Name]
 	switch {
 	case o.Verb == verbAdd && ok:
@@ -93,20 +131,22 @@ func (o Op) applySet(r *Ruleset) error {
 	case o.Verb == verbAdd:
 		s = o.Set
 		s.Elements = map[string]string{}
-		r.Sets[o.Name] = s
+		r.Sets[o.Name], r.own[o.Name] = s, true
 	case !ok || s.kind() != o.Kind:
 		return fmt.Errorf("no such set")
 	case o.Verb == verbFlush:
-		clear(s.Elements)
+		s.Elements = map[string]string{}
+		r.Sets[o.Name], r.own[o.Name] = s, true
 	case r.uses("@" + o.Name):
 		return fmt.Errorf("set is in use")
 	default:
 		delete(r.Sets, o.Name)
+		delete(r.own, o.Name)
 	}
 	return nil
 }
 
-func (o Op) applyElement(r *Ruleset) error {
+func (o Op) applyElement(r *simulation) error {
 	s, ok := r.Sets[o.Name]
 	if !ok {
 		return fmt.Errorf("no such set")
@@ -116,7 +156,7 @@ func (o Op) applyElement(r *Ruleset) error {
 		if !there {
 			return fmt.Errorf("no such element")
 		}
-		delete(s.Elements, o.Key)
+		delete(r.elements(o.Name), o.Key)
 		return nil
 	}
 	if there {
@@ -127,27 +167,23 @@ func (o Op) applyElement(r *Ruleset) error {
 			return fmt.Errorf("no chain %q", chain)
 		}
 	}
-	if s.Interval {
-		if err := s.checkOverlap(o.Key); err != nil {
-			return err
-		}
-	}
-	s.Elements[o.Key] = o.Value
+	r.elements(o.Name)[o.Key] = o.Value
 	return nil
 }
 
-func (s Set) checkOverlap(key string) error {
-	added, err := parseSpan(key)
-	if err != nil {
-		return err
-	}
-	for other := range s.Elements {
-		o, err := parseSpan(other)
+func (s Set) checkOverlaps() error {
+	spans := make([]span, 0, len(s.Elements))
+	for key := range s.Elements {
+		sp, err := parseSpan(key)
 		if err != nil {
 			return err
 		}
-		if !o.hi.Less(added.lo) && !added.hi.Less(o.lo) {
-			return fmt.Errorf("overlaps %s", other)
+		spans = append(spans, sp)
+	}
+	slices.SortFunc(spans, func(a, b span) int { return a.lo.Compare(b.lo) })
+	for i := 1; i < len(spans); i++ {
+		if !spans[i-1].hi.Less(spans[i].lo) {
+			return fmt.Errorf("%s overlaps %s", spans[i-1], spans[i])
 		}
 	}
 	return nil
@@ -175,9 +211,10 @@ func (l Line) check(r *Ruleset) error {
 
 // uses says whether a rule has the text as a whole word.
 func (r *Ruleset) uses(text string) bool {
+	word, item := text+" ", text+","
 	for _, c := range r.Chains {
 		for _, l := range c.Lines {
-			if strings.Contains(l.Text+" ", text+" ") || strings.Contains(l.Text, text+",") {
+			if strings.HasSuffix(l.Text, text) || strings.Contains(l.Text, word) || strings.Contains(l.Text, item) {
 				return true
 			}
 		}
@@ -186,12 +223,16 @@ func (r *Ruleset) uses(text string) bool {
 }
 
 func (r *Ruleset) chainInUse(name string) bool {
+	byGoto, byJump := "goto "+name, "jump "+name
 	for _, s := range r.Sets {
+		if s.Value != "verdict" {
+			continue
+		}
 		for _, value := range s.Elements {
-			if value == "goto "+name || value == "jump "+name {
+			if value == byGoto || value == byJump {
 				return true
 			}
 		}
 	}
-	return r.uses("goto "+name) || r.uses("jump "+name)
+	return r.uses(byGoto) || r.uses(byJump)
 }

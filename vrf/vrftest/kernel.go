@@ -58,7 +58,7 @@ func (k *Kernel) Snapshot(ctx context.Context) (vrf.Snapshot, error) {
 
 func (k *Kernel) raw() vrf.Raw {
 	raw := vrf.Raw{
-		NextHops: slices.Clone(k.nextHops), Rules: slices.Clone(k.rules),
+		NextHops: slices.Clone(k.nextHops), Rules: k.rawRules(),
 		Routes: make([]vrf.RawRoute, 0, len(k.routes)),
 	}
 	for _, l := range k.links {
