@@ -39,15 +39,17 @@ func (s RouterBFD) mult() int {
 
 // A BFDSession is what a router thinks of a session.
 type BFDSession struct {
-	Peer   netip.Addr
-	Device string
+	Peer     netip.Addr
+	Device   string
+	Multihop bool
 	// State is Up, Down, Init or AdminDown.
 	State string
 	// Diag and RemoteDiag are FRR's words, "ok" for none; BIRD does not tell.
 	Diag, RemoteDiag string
-	// Interval is between the router's own packets; Timeout is its detection time,
-	// which FRR does not tell.
-	Interval, Timeout time.Duration
+	// Interval is between the router's own packets and Timeout its detection time:
+	// BIRD's words. Remote is what FRR has heard last: desired min tx and required min rx.
+	Interval, Timeout  time.Duration
+	RemoteTx, RemoteRx time.Duration
 	// Since is BIRD's text of when the state changed, FRR has Uptime in seconds.
 	Since  string
 	Uptime int
@@ -126,13 +128,13 @@ func (r *Router) BFDSessions() ([]BFDSession, error) {
 }
 
 // BFDSession is the session with a peer, whose zone does not matter.
-func (r *Router) BFDSession(peer netip.Addr) (BFDSession, error) {
+func (r *Router) BFDSession(peer netip.Addr, multihop bool) (BFDSession, error) {
 	sessions, err := r.BFDSessions()
 	if err != nil {
 		return BFDSession{}, err
 	}
 	for _, s := range sessions {
-		if s.Peer == peer.WithZone("") {
+		if s.Peer == peer.WithZone("") && s.Multihop == multihop {
 			return s, nil
 		}
 	}
@@ -172,11 +174,13 @@ func parseFRRBFD(text []byte) ([]BFDSession, error) {
 	var peers []struct {
 		Peer       netip.Addr `json:"peer"`
 		Interface  string     `json:"interface"`
+		Multihop   bool       `json:"multihop"`
 		Status     string     `json:"status"`
 		Uptime     int        `json:"uptime"`
 		Diag       string     `json:"diagnostic"`
 		RemoteDiag string     `json:"remote-diagnostic"`
-		Transmit   int        `json:"transmit-interval"`
+		RemoteTx   int        `json:"remote-transmit-interval"`
+		RemoteRx   int        `json:"remote-receive-interval"`
 	}
 	if err := json.Unmarshal(text, &peers); err != nil {
 		return nil, fmt.Errorf("parse bfd peers of FRR: %w", err)
@@ -188,8 +192,8 @@ func parseFRRBFD(text []byte) ([]BFDSession, error) {
 		if !known {
 			return nil, fmt.Errorf("parse bfd peers of FRR: status %q", p.Status)
 		}
-		sessions = append(sessions, BFDSession{Peer: p.Peer, Device: p.Interface, State: state, Diag: p.Diag, RemoteDiag: p.RemoteDiag,
-			Interval: time.Duration(p.Transmit) * time.Millisecond, Uptime: p.Uptime})
+		sessions = append(sessions, BFDSession{Peer: p.Peer, Device: p.Interface, Multihop: p.Multihop, State: state, Diag: p.Diag, RemoteDiag: p.RemoteDiag,
+			RemoteTx: time.Duration(p.RemoteTx) * time.Millisecond, RemoteRx: time.Duration(p.RemoteRx) * time.Millisecond, Uptime: p.Uptime})
 	}
 	return sessions, nil
 }
@@ -223,7 +227,7 @@ func parseBIRDBFD(text string) ([]BFDSession, error) {
 				return nil, fmt.Errorf("parse bfd sessions of BIRD: line %q", line)
 			}
 		}
-		sessions = append(sessions, BFDSession{Peer: peer, Device: words[1], State: words[2], Since: strings.Join(words[3:last-1], " "),
+		sessions = append(sessions, BFDSession{Peer: peer, Device: words[1], Multihop: words[1] == "---", State: words[2], Since: strings.Join(words[3:last-1], " "),
 			Interval: time.Duration(seconds[0] * float64(time.Second)), Timeout: time.Duration(seconds[1] * float64(time.Second))})
 	}
 	return sessions, nil

@@ -16,28 +16,25 @@ const (
 	farLinkLocal   = "fe80::ff:fe00:2"
 )
 
-// neighbour is a real router one hop away, and one more address of it that is
-// two hops away, behind a middle.
-type neighbour struct {
-	t      *testing.T
-	l      *lab.Lab
-	gw     *lab.NS
-	far    *lab.NS
-	device string // the VRF
-	port   string
-	router *lab.Router
-	s      *speaker
-}
-
 var daemons = map[string]func(*lab.NS, lab.RouterConfig) (*lab.Router, error){"frr": lab.StartFRR, "bird": lab.StartBIRD}
 
 var requirements = map[string]lab.Feature{"frr": lab.FRR, "bird": lab.BIRD}
 
+// network is a neighbour behind a port of the gateway, in a VRF of its own
+// where the kernel has VRFs. All networks have the same addresses.
+type network struct {
+	t      *testing.T
+	far    *lab.NS
+	device string // that sockets are bound to: the VRF, or the port
+	port   string
+	router *lab.Router
+}
+
 // newGateway is a namespace with a server of sessions.
-func newGateway(t *testing.T, daemons ...string) (*lab.Lab, *lab.NS, *speaker) {
+func newGateway(t *testing.T, neighbours ...string) (*lab.Lab, *lab.NS, *speaker) {
 	t.Helper()
-	features := []lab.Feature{lab.VRF}
-	for _, d := range daemons {
+	features := []lab.Feature{lab.Root}
+	for _, d := range neighbours {
 		features = append(features, requirements[d])
 	}
 	lab.Require(t, features...)
@@ -49,20 +46,55 @@ func newGateway(t *testing.T, daemons ...string) (*lab.Lab, *lab.NS, *speaker) {
 	return l, gw, startSpeaker(t, l, gw)
 }
 
-// connect puts a namespace behind a port of the gateway, in a VRF of this name.
-// All have the same addresses.
-func connect(l *lab.Lab, gw *lab.NS, vrf string, number int) *lab.NS {
-	far, port := l.MustNamespace(vrf), fmt.Sprintf("eth%d", number)
-	l.MustLink(gw, port, far, "u0")
-	gw.MustIP(fmt.Sprintf("link add %s type vrf table %d", vrf, 100+number), "link set "+vrf+" up", "link set "+port+" master "+vrf)
-	for _, end := range []struct {
-		ns                           *lab.NS
-		device, mac, linkLocal, last string
-	}{{gw, port, ourMAC, ourLinkLocal, "1"}, {far, "u0", farMAC, farLinkLocal, "2"}} {
-		end.ns.MustIP("link set "+end.device+" down", "link set "+end.device+" address "+end.mac, "link set "+end.device+" up")
-		end.ns.MustIP("addr add 172.16.0."+end.last+"/24 dev "+end.device, "addr add fd16::"+end.last+"/64 dev "+end.device+" nodad")
+func connect(t *testing.T, l *lab.Lab, gw *lab.NS, name string, number int) *network {
+	t.Helper()
+	n := &network{t: t, far: l.MustNamespace(name), port: fmt.Sprintf("eth%d", number)}
+	n.device = n.port
+	table := ""
+	l.MustLink(gw, n.port, n.far, "u0")
+	if lab.Check(lab.VRF) == nil {
+		n.device, table = name, fmt.Sprintf(" table %d", 100+number)
+		gw.MustIP("link add "+name+" type vrf"+table, "link set "+name+" up", "link set "+n.port+" master "+name)
 	}
-	return far
+	if err := n.far.Sysctl("net.ipv6.conf.u0.keep_addr_on_down", "1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []struct {
+		ns                *lab.NS
+		device, mac, last string
+	}{{gw, n.port, ourMAC, "1"}, {n.far, "u0", farMAC, "2"}} {
+		end.ns.MustIP("link set "+end.device+" down", "link set "+end.device+" address "+end.mac, "link set "+end.device+" up",
+			"addr add 172.16.0."+end.last+"/24 dev "+end.device, "addr add fd16::"+end.last+"/64 dev "+end.device+" nodad")
+	}
+	// What lies beyond: an address of the router itself.
+	n.far.MustIP("addr add 10.0.0.5/32 dev lo", "addr add fd00::5/128 dev lo")
+	gw.MustIP("route append 10.0.0.0/24 via 172.16.0.2 dev "+n.port+table, "route append fd00::/64 via fd16::2 dev "+n.port+table)
+	return n
+}
+
+// sessions are all kinds of them: one hop and several, both families, and
+// link-local addresses.
+func (n *network) sessions() []bfd.Config {
+	list := []bfd.Config{
+		session("four", n.device, "172.16.0.1", "172.16.0.2"),
+		session("six", n.device, "fd16::1", "fd16::2"),
+		session("local", n.device, ourLinkLocal+"%"+n.port, farLinkLocal+"%"+n.port),
+		session("far4", n.device, "172.16.0.1", "10.0.0.5"),
+		session("far6", n.device, "fd16::1", "fd00::5"),
+	}
+	list[3].Multihop, list[4].Multihop = true, true
+	for i := range list {
+		list[i].Name = n.far.Name + "/" + list[i].Name
+	}
+	return list
+}
+
+func names(sessions []bfd.Config) []string {
+	var list []string
+	for _, c := range sessions {
+		list = append(list, c.Name)
+	}
+	return list
 }
 
 func address(s string) netip.Addr { return netip.MustParseAddr(s) }
@@ -73,26 +105,31 @@ func session(name, device, local, peer string) bfd.Config {
 		DesiredMinTx: 50 * time.Millisecond, RequiredMinRx: 50 * time.Millisecond, DetectMult: 3}
 }
 
-// routerBFD is the other end of a Config.
-func routerBFD(c bfd.Config, d time.Duration) lab.RouterBFD {
-	return lab.RouterBFD{Peer: c.Local, Local: c.Peer, Device: "u0", Multihop: c.Multihop, Interval: d}
-}
-
-func startRouter(t *testing.T, kind string, ns *lab.NS, sessions ...lab.RouterBFD) *lab.Router {
-	t.Helper()
-	r, err := daemons[kind](ns, lab.RouterConfig{ASN: 65001, RouterID: address("172.16.0.2"), BFD: sessions})
-	if err != nil {
-		t.Fatal(err)
+// start runs the router, with the other ends of these sessions at 80 ms.
+func (n *network) start(kind string, passive bool, sessions []bfd.Config) {
+	n.t.Helper()
+	c := lab.RouterConfig{ASN: 65001, RouterID: address("172.16.0.2")}
+	for _, s := range sessions {
+		c.BFD = append(c.BFD, theirEnd(s, passive))
 	}
-	return r
+	var err error
+	if n.router, err = daemons[kind](n.far, c); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
-// theirs waits until the router sees a session in a state.
-func theirs(t *testing.T, r *lab.Router, peer netip.Addr, what string, ok func(lab.BFDSession) bool) lab.BFDSession {
-	t.Helper()
+const theirInterval = 80 * time.Millisecond
+
+func theirEnd(c bfd.Config, passive bool) lab.RouterBFD {
+	return lab.RouterBFD{Peer: c.Local, Local: c.Peer, Device: "u0", Multihop: c.Multihop, Interval: theirInterval, Passive: passive}
+}
+
+// theirs waits until the router sees a session so.
+func (n *network) theirs(c bfd.Config, what string, ok func(lab.BFDSession) bool) lab.BFDSession {
+	n.t.Helper()
 	var s lab.BFDSession
-	lab.Eventually(t, 2*time.Minute, fmt.Sprintf("%s sees %s %s", r.Kind, peer, what), func() (err error) {
-		if s, err = r.BFDSession(peer); err == nil && !ok(s) {
+	lab.Eventually(n.t, 2*time.Minute, fmt.Sprintf("%s sees %s %s", n.router.Kind, c.Name, what), func() (err error) {
+		if s, err = n.router.BFDSession(c.Local, c.Multihop); err == nil && !ok(s) {
 			err = fmt.Errorf("%+v", s)
 		}
 		return err
@@ -100,9 +137,9 @@ func theirs(t *testing.T, r *lab.Router, peer netip.Addr, what string, ok func(l
 	return s
 }
 
-func theyAreUp(t *testing.T, r *lab.Router, sessions ...bfd.Config) {
-	t.Helper()
+func (n *network) theyAre(state string, sessions ...bfd.Config) {
+	n.t.Helper()
 	for _, c := range sessions {
-		theirs(t, r, c.Local, "up", func(s lab.BFDSession) bool { return s.State == "Up" })
+		n.theirs(c, state, func(s lab.BFDSession) bool { return s.State == state })
 	}
 }

@@ -64,7 +64,7 @@ func (s *Sessions) turn() time.Duration {
 	if len(s.queue) == 0 {
 		return maintenance
 	}
-	return max(0, s.queue[0].at.Sub(time.Now()))
+	return max(0, time.Until(s.queue[0].at))
 }
 
 // transmit sends what is due. One that leaves repeats itself, and goes.
