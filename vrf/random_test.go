@@ -285,7 +285,13 @@ func (g generator) tamper(t *testing.T, k *vrftest.Kernel) {
 }
 
 func (g generator) tamperRouting(k *vrftest.Kernel, have vrf.Snapshot) {
-	var all []vrf.Action
+	if all := g.steps(have); len(all) > 0 {
+		_ = k.Do(pick(g, all)) // what it needs may be gone by now
+	}
+}
+
+// steps are things that somebody may do to what is ours.
+func (g generator) steps(have vrf.Snapshot) (all []vrf.Action) {
 	for _, n := range have.Config.NextHops {
 		all = append(all, vrf.DeleteNextHop{ID: n.ID})
 	}
@@ -305,7 +311,5 @@ func (g generator) tamperRouting(k *vrftest.Kernel, have vrf.Snapshot) {
 			}
 		}
 	}
-	if len(all) > 0 {
-		_ = k.Do(pick(g, all)) // what it needs may be gone by now
-	}
+	return all
 }
