@@ -196,3 +196,34 @@ func TestApplyExplainsRefusals(t *testing.T) {
 		t.Error("the refusal is not logged")
 	}
 }
+
+// New sets are declared with their elements; what there is already gets them by
+// commands.
+func TestScriptDeclaresSets(t *testing.T) {
+	set := Set{Key: "ipv4_addr", Interval: true}
+	elem := func(name, key string) Op {
+		return Op{Verb: verbAdd, Kind: kindElement, Name: name, Set: set, Key: key}
+	}
+	p := Plan{Ops: []Op{
+		{Verb: verbAdd, Kind: "set", Name: "new", Set: set}, {Verb: verbAdd, Kind: "set", Name: "empty", Set: set},
+		elem("new", "10.0.0.1"), elem("new", "10.0.0.2"), elem("old", "10.0.0.3"),
+	}}
+	want := `table inet egret {
+set new {
+type ipv4_addr
+flags interval;
+elements = {
+10.0.0.1, 10.0.0.2
+}
+}
+set empty {
+type ipv4_addr
+flags interval;
+}
+}
+add element inet egret old { 10.0.0.3 }
+`
+	if got := p.script(); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
