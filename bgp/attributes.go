@@ -62,6 +62,13 @@ func (a Attributes) Clone() Attributes {
 	return a
 }
 
+// Clone returns a deep copy.
+func (r ImportRule) Clone() ImportRule {
+	r.Communities, r.LargeCommunities = slices.Clone(r.Communities), slices.Clone(r.LargeCommunities)
+	r.LocalPref = clonePointer(r.LocalPref)
+	return r
+}
+
 // normalised returns a copy with the communities sorted.
 func (a Attributes) normalised() Attributes {
 	a = a.Clone()
