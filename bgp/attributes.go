@@ -69,6 +69,12 @@ func (r ImportRule) Clone() ImportRule {
 	return r
 }
 
+// Equal tells whether two rules say the same.
+func (r ImportRule) Equal(o ImportRule) bool {
+	return r.Prefix == o.Prefix && r.Min == o.Min && r.Max == o.Max && r.ASPath == o.ASPath && r.Reject == o.Reject &&
+		slices.Equal(r.Communities, o.Communities) && slices.Equal(r.LargeCommunities, o.LargeCommunities) && samePointer(r.LocalPref, o.LocalPref)
+}
+
 // normalised returns a copy with the communities sorted.
 func (a Attributes) normalised() Attributes {
 	a = a.Clone()
