@@ -62,6 +62,19 @@ func (a Attributes) Clone() Attributes {
 	return a
 }
 
+// Clone returns a deep copy.
+func (r ImportRule) Clone() ImportRule {
+	r.Communities, r.LargeCommunities = slices.Clone(r.Communities), slices.Clone(r.LargeCommunities)
+	r.LocalPref = clonePointer(r.LocalPref)
+	return r
+}
+
+// Equal tells whether two rules say the same.
+func (r ImportRule) Equal(o ImportRule) bool {
+	return r.Prefix == o.Prefix && r.Min == o.Min && r.Max == o.Max && r.ASPath == o.ASPath && r.Reject == o.Reject &&
+		slices.Equal(r.Communities, o.Communities) && slices.Equal(r.LargeCommunities, o.LargeCommunities) && samePointer(r.LocalPref, o.LocalPref)
+}
+
 // normalised returns a copy with the communities sorted.
 func (a Attributes) normalised() Attributes {
 	a = a.Clone()

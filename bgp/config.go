@@ -108,21 +108,39 @@ type Peer struct {
 	// where the session's own address is of no use. Without it the prefixes of
 	// that family are not advertised to this peer.
 	NextHopIPv4, NextHopIPv6 netip.Addr
-	// Import lists what is accepted. Empty accepts nothing (RFC 8212).
+	// Import lists what is accepted: the first rule that matches decides. Empty
+	// accepts nothing (RFC 8212).
 	Import []ImportRule
-	// MaxPrefixes per family closes the session when exceeded, for a minute
-	// (Cease, RFC 4486 subcode 1); 0 is unlimited.
+	// MaxPrefixes per family closes the session when exceeded (Cease, RFC 4486
+	// subcode 1); 0 is unlimited. With add-path, paths are counted.
 	MaxPrefixes uint32
+	// MaxPrefixesWarning is the share of MaxPrefixes, in percent, beyond which a
+	// warning is given; 0 is none.
+	MaxPrefixesWarning uint8
+	// MaxPrefixesWarnOnly warns at MaxPrefixes as well, and leaves the session.
+	MaxPrefixesWarnOnly bool
+	// MaxPrefixesRestart is how long a session stays closed; 0 is a minute.
+	MaxPrefixesRestart time.Duration
 	// Export replaces attributes of all prefixes sent to this peer: those that
 	// are not nil, also by an empty list. LocalPref is at least 1.
 	Export Attributes
 }
 
-// ImportRule accepts the prefixes within Prefix whose length is between Min
-// and Max.
+// ImportRule accepts, or with Reject refuses, the paths to prefixes within Prefix
+// whose length is between Min and Max, if they have what the other fields say.
 type ImportRule struct {
 	Prefix   netip.Prefix
 	Min, Max int
+	// ASPath is a regular expression (see CompileASPath); "" is any path.
+	ASPath string
+	// Communities and LargeCommunities: the path has one of them, of either
+	// kind; none named is any path.
+	Communities      []uint32
+	LargeCommunities []LargeCommunity
+	Reject           bool
+	// LocalPref is the preference of what is accepted, instead of 100 or what an
+	// internal peer says.
+	LocalPref *uint32
 }
 
 // Advertisement is one prefix exported to all peers of the network that
@@ -173,6 +191,8 @@ type PeerState struct {
 	// Received counts prefixes in Adj-RIB-In, Accepted those that passed import,
 	// Advertised those in Adj-RIB-Out.
 	Received, Accepted, Advertised int
+	// Warning is what is not as it should be while the session goes on.
+	Warning string
 	// ImportMissing is true for a peer without an import list: RFC 8212 says
 	// that it contributes nothing.
 	ImportMissing bool

@@ -31,7 +31,7 @@ const (
 // events are called by a server, one at a time and in order.
 type events struct {
 	// path is a path added to or, when withdrawn, removed from an Adj-RIB-In.
-	path     func(peer netip.Addr, p netip.Prefix, c candidate, withdrawn bool)
+	path     func(peer netip.Addr, k pathKey, c candidate, withdrawn bool)
 	endOfRIB func(peer netip.Addr, f family)
 	session  func(e sessionEvent)
 	// done follows every batch of the above.
@@ -120,8 +120,8 @@ func listenAddresses() []string {
 }
 
 // adjIn lists what a peer has announced.
-func (s *server) adjIn(peer netip.Addr, fs [families]bool) (map[netip.Prefix]candidate, error) {
-	out := map[netip.Prefix]candidate{}
+func (s *server) adjIn(peer netip.Addr, fs [families]bool) (map[pathKey]candidate, error) {
+	out := map[pathKey]candidate{}
 	for f := range families {
 		if !fs[f] {
 			continue
@@ -130,8 +130,8 @@ func (s *server) adjIn(peer netip.Addr, fs [families]bool) (map[netip.Prefix]can
 			TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: peer.String(), Family: packetFamily(f),
 		}, func(_ packet.NLRI, paths []*apiutil.Path) {
 			for _, path := range paths {
-				if p, ok := pathPrefix(path); ok {
-					out[p] = s.candidate(path)
+				if k, ok := keyOf(path); ok {
+					out[k] = s.candidate(path, peer)
 				}
 			}
 		})

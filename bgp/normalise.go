@@ -70,9 +70,9 @@ func (p Peer) normalised() Peer {
 	}
 	p.Export = p.Export.normalised()
 	p.Import = slices.Clone(p.Import)
-	slices.SortFunc(p.Import, func(a, b ImportRule) int {
-		return cmp.Or(comparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max))
-	})
+	for i := range p.Import {
+		p.Import[i] = p.Import[i].Clone()
+	}
 	return p
 }
 

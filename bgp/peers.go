@@ -86,7 +86,7 @@ func (n *network) applyPeer(p Peer, restarting bool) error {
 	n.mu.Lock()
 	s.peer, s.secret = p, secret
 	n.mu.Unlock()
-	n.changeRIB(func() { n.rib.setPeer(p.Address, p.internal(n.cfg.ASN), p.Import) })
+	n.changeRIB(func() { n.rib.setPeer(p.Address, p.policy(n.cfg.ASN)) })
 	n.checkLimit(p.Address)
 	if !s.running && !suspended {
 		if err := n.srv.addPeer(p, secret, restarting); err != nil {

@@ -99,7 +99,7 @@ func (n *network) applyRange(p Peer) error {
 		s.peer = p
 		s.peer.Address = addr
 		n.mu.Unlock()
-		n.changeRIB(func() { n.rib.setPeer(addr, p.internal(n.cfg.ASN), p.Import) })
+		n.changeRIB(func() { n.rib.setPeer(addr, p.policy(n.cfg.ASN)) })
 		n.checkLimit(addr)
 	}
 	return nil
@@ -121,7 +121,7 @@ func (n *network) newDynamicLocked(e sessionEvent) *session {
 		s.running, s.secret = true, r.secret
 		s.surplus = n.dynamicLocked(prefix) >= p.MaxSessions
 		n.sessions[e.peer] = s
-		n.rib.setPeer(e.peer, p.internal(n.cfg.ASN), p.Import)
+		n.rib.setPeer(e.peer, p.policy(n.cfg.ASN))
 		return s
 	}
 	return nil

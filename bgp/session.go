@@ -44,6 +44,8 @@ type session struct {
 	// overLimit is set when the peer exceeded MaxPrefixes, closing while the
 	// session is being closed for it, and suspended until when it stays down.
 	overLimit bool
+	// warned is how grave the last count of prefixes was.
+	warned int
 	// surplus is set for a session from a range that has too many.
 	surplus   bool
 	closing   time.Time
@@ -127,6 +129,7 @@ func (s *session) status(in *adjIn, local [families]int) PeerState {
 	}
 	if in != nil {
 		st.Received, st.Accepted = in.count[ipv4]+in.count[ipv6], in.accepted
+		st.Warning, _ = s.peer.prefixWarning(max(in.count[ipv4], in.count[ipv6]))
 	}
 	for f := range families {
 		if s.announces(f) {

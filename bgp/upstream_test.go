@@ -153,6 +153,9 @@ type announcement struct {
 	nextHop string
 	path    []uint32 // AS path after the upstream's own ASN
 	med     uint32
+	// communities and large are attached.
+	communities []uint32
+	large       []LargeCommunity
 }
 
 func (u *upstream) announce(list ...announcement) {
@@ -208,6 +211,7 @@ func (u *upstream) path(a announcement) *apiutil.Path {
 	if a.med > 0 {
 		path.Attrs = append(path.Attrs, packet.NewPathAttributeMultiExitDisc(a.med))
 	}
+	path.Attrs = append(path.Attrs, optionalAttributes(Attributes{Communities: a.communities, LargeCommunities: a.large})...)
 	return path
 }
 

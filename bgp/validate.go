@@ -152,6 +152,12 @@ func (p Peer) validate(asn uint32) []error {
 	if p.ConnectRetry != 0 && (!wholeSeconds(p.ConnectRetry) || p.ConnectRetry < time.Second || p.ConnectRetry > maxHoldTime) {
 		bad("connect retry %v is not whole seconds between 1 s and 65535 s", p.ConnectRetry)
 	}
+	if p.MaxPrefixesWarning > 100 {
+		bad("a warning at %d percent of the prefixes", p.MaxPrefixesWarning)
+	}
+	if p.MaxPrefixesRestart < 0 {
+		bad("restart after %v", p.MaxPrefixesRestart)
+	}
 	for _, err := range p.Export.validate() {
 		bad("export: %w", err)
 	}
@@ -166,6 +172,9 @@ func (p Peer) validate(asn uint32) []error {
 		if r.Min < r.Prefix.Bits() || r.Max < r.Min || r.Max > r.Prefix.Addr().BitLen() {
 			bad("import: lengths %d to %d are not within %d to %d of prefix %q",
 				r.Min, r.Max, r.Prefix.Bits(), r.Prefix.Addr().BitLen(), r.Prefix)
+		}
+		if _, err := CompileASPath(r.ASPath); err != nil {
+			bad("import: AS path %q: %w", r.ASPath, err)
 		}
 	}
 	return errs

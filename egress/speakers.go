@@ -42,7 +42,7 @@ func (r *resolver) bgp(d *Desired) []bgp.Config {
 // collide.
 func listenPort(b *BGP) int {
 	for _, p := range b.Peers {
-		if p.Passive {
+		if p.Passive || p.Range.IsValid() {
 			return b.ListenPort
 		}
 	}

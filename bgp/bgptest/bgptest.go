@@ -148,6 +148,9 @@ func clone(configs []bgp.Config) []bgp.Config {
 		c.Peers = slices.Clone(c.Peers)
 		for j := range c.Peers {
 			c.Peers[j].Import = slices.Clone(c.Peers[j].Import)
+			for k := range c.Peers[j].Import {
+				c.Peers[j].Import[k] = c.Peers[j].Import[k].Clone()
+			}
 			c.Peers[j].Export = c.Peers[j].Export.Clone()
 		}
 		c.Advertise = slices.Clone(c.Advertise)

@@ -105,28 +105,45 @@ type RawGracefulRestart struct {
 	RestartTime Duration `mapstructure:"restartTime"`
 }
 
-// RawPeer is one BGP neighbour.
+// RawPeer is one BGP neighbour, or a range of them.
 type RawPeer struct {
-	Address       string      `mapstructure:"address"`
-	ASN           *int64      `mapstructure:"asn"`
-	Port          *int64      `mapstructure:"port"`
-	Passive       bool        `mapstructure:"passive"`
-	HoldTime      Duration    `mapstructure:"holdTime"`
-	KeepaliveTime Duration    `mapstructure:"keepaliveTime"`
-	ConnectRetry  Duration    `mapstructure:"connectRetry"`
-	Multihop      *int64      `mapstructure:"multihop"`
-	Families      []string    `mapstructure:"families"`
-	Import        []RawImport `mapstructure:"import"`
-	MaxPrefixes   *int64      `mapstructure:"maxPrefixes"`
-	Export        RawExport   `mapstructure:"export"`
+	Address            string      `mapstructure:"address"`
+	Range              string      `mapstructure:"range"`
+	MaxSessions        *int64      `mapstructure:"maxSessions"`
+	Description        string      `mapstructure:"description"`
+	ASN                *int64      `mapstructure:"asn"`
+	LocalASN           *int64      `mapstructure:"localASN"`
+	Port               *int64      `mapstructure:"port"`
+	Passive            bool        `mapstructure:"passive"`
+	PasswordFile       string      `mapstructure:"passwordFile"`
+	PasswordEnv        string      `mapstructure:"passwordEnv"`
+	Shutdown           bool        `mapstructure:"shutdown"`
+	ShutdownMessage    string      `mapstructure:"shutdownMessage"`
+	HoldTime           Duration    `mapstructure:"holdTime"`
+	KeepaliveTime      Duration    `mapstructure:"keepaliveTime"`
+	ConnectRetry       Duration    `mapstructure:"connectRetry"`
+	Multihop           *int64      `mapstructure:"multihop"`
+	TTLSecurity        *int64      `mapstructure:"ttlSecurity"`
+	Families           []string    `mapstructure:"families"`
+	Import             []RawImport `mapstructure:"import"`
+	MaxPrefixes        *int64      `mapstructure:"maxPrefixes"`
+	MaxPrefixesWarning *int64      `mapstructure:"maxPrefixesWarning"`
+	MaxPrefixesAction  string      `mapstructure:"maxPrefixesAction"`
+	MaxPrefixesRestart Duration    `mapstructure:"maxPrefixesRestart"`
+	Export             RawExport   `mapstructure:"export"`
 }
 
 // RawImport accepts prefixes from a peer. In a file a plain string stands for
-// {prefix: it}: that prefix and everything inside.
+// {prefix: it}: that prefix and everything inside; "default" for the default
+// routes alone.
 type RawImport struct {
-	Prefix string `mapstructure:"prefix"`
-	Min    *int64 `mapstructure:"min"`
-	Max    *int64 `mapstructure:"max"`
+	Prefix      string   `mapstructure:"prefix"`
+	Min         *int64   `mapstructure:"min"`
+	Max         *int64   `mapstructure:"max"`
+	ASPath      string   `mapstructure:"asPath"`
+	Communities []string `mapstructure:"communities"`
+	Action      string   `mapstructure:"action"`
+	LocalPref   *int64   `mapstructure:"localPref"`
 }
 
 // RawProbe is a health check.
