@@ -231,8 +231,9 @@ func (r *resolver) nat(d *Desired) nat.Config {
 		for _, p := range r.pools[n.Name] {
 			f.Sources = append(f.Sources, p.Prefixes...)
 			v4, v6 := poolAddresses(p.Prefixes)
+			c.Pools = append(c.Pools, nat.Pool{Name: p.Name, Network: n.Name, ID: poolIndex[p.Name], Pool4: v4, Pool6: v6})
 			c.Exits = append(c.Exits, nat.Exit{Name: exitName(n.Name, p.Name), Network: n.Name,
-				Mark: uint32(exitMark(dec.Index, poolIndex[p.Name])), Pool4: v4, Pool6: v6})
+				Mark: uint32(exitMark(dec.Index, poolIndex[p.Name])), Pool: p.Name})
 		}
 		c.Networks = append(c.Networks, f)
 	}

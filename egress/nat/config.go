@@ -22,7 +22,8 @@ const (
 )
 
 // Marks of hop set 0, which no exit has: how classification (before conntrack)
-// tells the mangle hook (after it) what to do with a packet. Should a packet
+// tells the mangle hook (after it) what to do with a packet. The others of hop
+// set 0 stand for spreads, for as long as classification takes. Should a packet
 // ever keep one of them, the catch-all routing rule for EgressMark stops it.
 const (
 	markDrop      = EgressMark | 1
@@ -81,28 +82,31 @@ type Pool struct {
 	Name    string
 	Network string
 	// ID is in the PoolMask bits of every mark that translates to this pool: 1 to
-	// 4095, each once.
+	// 4095. Pools that share one are closed, and so is one without.
 	ID uint16
 	// Pool4 and Pool6 are the addresses clients are translated to. A family
 	// without addresses is dropped. Up to some thousand addresses are reasonable:
 	// Buckets takes 45 ms for 1024.
 	Pool4, Pool6 []netip.Addr
-	// PerFlow chooses the address by client and destination and port instead of
-	// by client alone: the client does not keep its address, and no address runs
-	// out of ports while another has some.
+	// PerFlow chooses the address by client, destination and their ports (if the
+	// protocol has them) instead of by client alone: the client does not keep its
+	// address, and no address runs out of ports while another has some.
 	PerFlow bool
 }
 
 // PoolMask are the bits of a mark that name its pool.
 const PoolMask uint32 = 0x00000fff
 
+// hopSetMask are the bits of a mark that name its hop set.
+const hopSetMask uint32 = 0x0fff0000
+
 // Spread chooses one of several exits by the client's address, so that a client
-// keeps its exit.
+// keeps its exit. There are at most 4092; those beyond, by name, drop.
 type Spread struct {
 	Name string
-	// Exits are names of exits by bucket: a client whose address hashes to i goes
-	// to Exits[i]. Its length is a power of two of at most 1024. An exit that is
-	// not there drops.
+	// Exits are names of exits by bucket: a client whose ClientBucket is i goes to
+	// Exits[i]. Its length is a power of two of at most 1024, so that it can be
+	// changed with few clients moving. An exit that is not there drops.
 	Exits []string
 }
 
@@ -112,18 +116,16 @@ type Exit struct {
 	Name    string
 	Network string
 	// Mark is the packet mark and ct mark of traffic of this exit: EgressMark,
-	// a hop set other than 0 (bits 16 to 27) and nothing outside MarkMask. An
-	// exit without EgressMark is closed: its traffic is dropped.
+	// a hop set other than 0 (bits 16 to 27), the ID of its pool and nothing
+	// outside MarkMask. An exit with another mark is closed: its traffic is
+	// dropped.
 	Mark uint32
-	// Pool is the name of the pool whose ID the mark has.
+	// Pool is the name of a pool of the same network. Without one the exit is
+	// closed.
 	Pool string
 	// Fallback routes new flows normally, untranslated, instead of to the exit;
 	// those that are established stay with it.
 	Fallback bool
-	// Pool4 and Pool6 are the addresses clients are translated to. A family
-	// without addresses is dropped. Up to some thousand addresses are reasonable:
-	// Buckets takes 45 ms for 1024.
-	Pool4, Pool6 []netip.Addr
 }
 
 // Action is what a rule does with its traffic.

@@ -10,7 +10,7 @@ import (
 
 // mutate changes a configuration at random, in the ways that users do.
 func mutate(rng *rand.Rand, cfg *Config) {
-	switch rng.IntN(14) {
+	switch rng.IntN(19) {
 	case 0:
 		cfg.DropUnmatched = !cfg.DropUnmatched
 	case 1:
@@ -28,7 +28,7 @@ func mutate(rng *rand.Rand, cfg *Config) {
 		}
 	case 5:
 		network := pick(rng, cfg.Networks).Name
-		cfg.Exits = append(slices.Clone(cfg.Exits), randomExit(rng, network))
+		cfg.Exits = append(slices.Clone(cfg.Exits), randomExit(rng, network, cfg.Pools))
 	case 6:
 		if len(cfg.Exits) > 1 {
 			cfg.Exits = slices.Delete(slices.Clone(cfg.Exits), 0, 1)
@@ -39,14 +39,22 @@ func mutate(rng *rand.Rand, cfg *Config) {
 			cfg.Policies = slices.Delete(slices.Clone(cfg.Policies), i, i+1)
 		}
 	case 8, 9:
+		randomPool(rng, cfg)
+	case 10, 11:
+		randomSpread(rng, cfg)
+	case 12:
+		if len(cfg.Spreads) > 0 {
+			cfg.Spreads = slices.Delete(slices.Clone(cfg.Spreads), 0, 1)
+		}
+	case 13, 14:
 		name := fmt.Sprintf("policy %d", rng.IntN(6))
 		cfg.Policies = slices.DeleteFunc(slices.Clone(cfg.Policies), func(p Policy) bool { return p.Name == name })
-		cfg.Policies = append(cfg.Policies, randomPolicy(rng, name, cfg.Exits))
+		cfg.Policies = append(cfg.Policies, randomPolicy(rng, name, *cfg))
 	default:
 		if len(cfg.Policies) > 0 {
 			cfg.Policies = slices.Clone(cfg.Policies)
 			p := pick(rng, cfg.Policies)
-			*p = randomPolicy(rng, p.Name, cfg.Exits)
+			*p = randomPolicy(rng, p.Name, *cfg)
 		}
 	}
 }
@@ -68,23 +76,48 @@ func randomNetwork(rng *rand.Rand, name string) Network {
 	return n
 }
 
-func randomExit(rng *rand.Rand, network string) Exit {
+func randomExit(rng *rand.Rand, network string, pools []Pool) Exit {
 	id := rng.IntN(6)
-	e := Exit{Name: fmt.Sprintf("%s.%d", network, id), Network: network, Mark: EgressMark | uint32(1+rng.IntN(5))<<16 | uint32(id)}
-	e.Pool4 = choose(rng, addrs("198.51.100.1", "198.51.100.2", "198.51.100.3"))[1:]
-	e.Pool6 = choose(rng, addrs("2001:db8::1", "2001:db8::2", "2001:db8::3"))[1:]
-	return e
+	pool := pick(rng, pools)
+	return Exit{Name: fmt.Sprintf("%s.%d", network, id), Network: network, Mark: EgressMark | uint32(1+rng.IntN(5))<<16 | uint32(pool.ID), Pool: pool.Name,
+		Fallback: rng.IntN(4) == 0}
 }
 
-func randomPolicy(rng *rand.Rand, name string, exits []Exit) Policy {
+// randomSpread replaces the spread of that name, or adds one.
+func randomSpread(rng *rand.Rand, cfg *Config) {
+	s := Spread{Name: fmt.Sprintf("spread %d", rng.IntN(4))}
+	for range rng.IntN(2) << rng.IntN(4) {
+		if len(cfg.Exits) > 0 && rng.IntN(8) > 0 {
+			s.Exits = append(s.Exits, pick(rng, cfg.Exits).Name)
+		} else {
+			s.Exits = append(s.Exits, "gone")
+		}
+	}
+	cfg.Spreads = slices.DeleteFunc(slices.Clone(cfg.Spreads), func(o Spread) bool { return o.Name == s.Name })
+	cfg.Spreads = append(cfg.Spreads, s)
+}
+
+// randomPool replaces the pool of that name, or adds one.
+func randomPool(rng *rand.Rand, cfg *Config) {
+	p := Pool{Name: fmt.Sprintf("pool %d", rng.IntN(4)), Network: pick(rng, cfg.Networks).Name, ID: uint16(rng.IntN(6)), PerFlow: rng.IntN(2) == 0}
+	p.Pool4 = choose(rng, addrs("198.51.100.1", "198.51.100.2", "198.51.100.3"))[1:]
+	p.Pool6 = choose(rng, addrs("2001:db8::1", "2001:db8::2", "2001:db8::3"))[1:]
+	cfg.Pools = slices.DeleteFunc(slices.Clone(cfg.Pools), func(o Pool) bool { return o.Name == p.Name })
+	cfg.Pools = append(cfg.Pools, p)
+}
+
+func randomPolicy(rng *rand.Rand, name string, cfg Config) Policy {
 	p := Policy{Name: name}
 	for range rng.IntN(5) {
 		p.Clients = append(p.Clients, randomPrefix(rng, rng.IntN(2) == 0))
 	}
 	for range rng.IntN(10) {
 		r := Rule{Destination: randomPrefix(rng, rng.IntN(2) == 0), Action: Action(rng.IntN(4))}
-		if len(exits) > 0 {
-			r.Exit = pick(rng, exits).Name
+		if len(cfg.Exits) > 0 {
+			r.Exit = pick(rng, cfg.Exits).Name
+		}
+		if len(cfg.Spreads) > 0 && rng.IntN(3) == 0 {
+			r.Exit = pick(rng, cfg.Spreads).Name
 		}
 		if !slices.ContainsFunc(p.Rules, func(o Rule) bool { return o.Destination == r.Destination }) {
 			p.Rules = append(p.Rules, r)
@@ -235,12 +268,14 @@ func TestDiffIsIncremental(t *testing.T) {
 // bigConfig is many policies of one client network each.
 func bigConfig(policies, destinations int) Config {
 	cfg := overlapConfig()
-	cfg.Exits, cfg.Policies = nil, nil
+	cfg.Pools, cfg.Exits, cfg.Policies = nil, nil, nil
 	for i := range 4 {
-		cfg.Exits = append(cfg.Exits, Exit{
-			Name: fmt.Sprintf("red.%d", i), Network: "red", Mark: redMark + uint32(i),
+		pool := Pool{
+			Name: fmt.Sprintf("pool-%d", i), Network: "red", ID: uint16(1 + i),
 			Pool4: addrs("198.51.100.0", "198.51.100.1"), Pool6: addrs("2001:db8:e::"),
-		})
+		}
+		cfg.Pools = append(cfg.Pools, pool)
+		cfg.Exits = append(cfg.Exits, Exit{Name: fmt.Sprintf("red.%d", i), Network: "red", Mark: redMark + uint32(i), Pool: pool.Name})
 	}
 	for p := range policies {
 		policy := Policy{Name: fmt.Sprintf("policy-%d", p), Clients: []netip.Prefix{

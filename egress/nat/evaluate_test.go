@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -46,68 +47,136 @@ func decide(cfg Config, src, dst netip.Addr) string {
 	case Reject:
 		return chainDecideReject
 	case ToExit:
-		for _, e := range cfg.Exits {
-			if e.Name == found.Exit && slices.ContainsFunc(cfg.Networks, func(n Network) bool { return n.Name == e.Network }) {
-				return prefixExit + e.Name
+		if e, ok := exitOf(cfg, found.Exit, src); ok {
+			if e.Fallback {
+				return ""
 			}
+			return prefixExit + e.Name
 		}
 	}
 	return chainDecideDrop
 }
 
+// exitOf is the open exit of that name, or the one that a spread of that name
+// has for a client.
+func exitOf(cfg Config, name string, src netip.Addr) (Exit, bool) {
+	find := func(name string) (Exit, bool) {
+		i := slices.IndexFunc(cfg.Exits, func(e Exit) bool { return e.Name == name && open(cfg, e) })
+		if i < 0 {
+			return Exit{}, false
+		}
+		return cfg.Exits[i], true
+	}
+	if e, ok := find(name); ok {
+		return e, true
+	}
+	for _, s := range cfg.Spreads {
+		if s.Name == name && len(s.Exits) > 0 {
+			return find(s.Exits[ClientBucket(src, len(s.Exits))])
+		}
+	}
+	return Exit{}, false
+}
+
+// open says whether traffic can take an exit: its pool is there, in a network
+// that is there, and the marks fit.
+func open(cfg Config, e Exit) bool {
+	same := 0
+	for _, p := range cfg.Pools {
+		if uint32(p.ID) == e.Mark&PoolMask {
+			same++
+		}
+	}
+	return same == 1 && e.Mark&0x1fff0fff == e.Mark && e.Mark>>28 == 1 && e.Mark&0x0fff0000 != 0 &&
+		slices.ContainsFunc(cfg.Networks, func(n Network) bool { return n.Name == e.Network }) &&
+		slices.ContainsFunc(cfg.Pools, func(p Pool) bool {
+			return p.Name == e.Pool && p.Network == e.Network && p.ID != 0 && uint32(p.ID) == e.Mark&PoolMask
+		})
+}
+
 // lookup walks the rendered chain of clients as the kernel does, and gives the
 // decision it ends in.
 func lookup(t *testing.T, r Ruleset, src, dst netip.Addr) string {
-	chain := chainClients
-	for depth := 0; depth < 5; depth++ {
-		next, done := step(t, r, chain, src, dst)
-		if done {
-			return ""
-		}
-		if next == "" {
-			return ""
-		}
-		if strings.HasPrefix(next, "decide_") || strings.HasPrefix(next, prefixExit) {
-			return next
-		}
-		chain = next
+	p := packet{t: t, rules: r, src: src, dst: dst}
+	p.walk(chainClients, 0)
+	if p.decision == clearMark {
+		return ""
 	}
-	t.Fatalf("the chains go round from %s", chain)
-	return ""
+	return p.decider
 }
 
-// step evaluates one chain: the chain it goes to, or that it returns.
-func step(t *testing.T, r Ruleset, chain string, src, dst netip.Addr) (string, bool) {
-	for _, line := range r.Chains[chain].Lines {
-		words := strings.Fields(line.Text)
-		if line.Text == clearMark || words[0] == "fib" {
-			continue // the addresses of the node are in no configuration
-		}
-		if (words[0] == "ip") != src.Is4() {
+// packet is one on its way through the chains.
+type packet struct {
+	t        *testing.T
+	rules    Ruleset
+	src, dst netip.Addr
+	// decision is the last statement that set the mark, in the chain decider.
+	decision, decider string
+}
+
+// walk evaluates a chain and those it leads to.
+func (p *packet) walk(chain string, depth int) {
+	if depth > 8 {
+		p.t.Fatalf("the chains go round from %s", chain)
+	}
+	for _, line := range p.rules.Chains[chain].Lines {
+		if strings.HasPrefix(line.Text, "meta mark set") {
+			p.decision, p.decider = line.Text, chain
 			continue
 		}
-		a := map[string]netip.Addr{"saddr": src, "daddr": dst}[words[1]]
-		set, verdict := words[2], words[3]
-		if words[2] == "vmap" {
-			set, verdict = words[3], ""
-		}
-		value, found := find(r.Sets[strings.TrimPrefix(set, "@")], a)
-		if verdict != "" {
-			value = verdict
-		}
-		switch {
-		case !found:
-		case value == "return":
-			return "", true
-		case strings.HasPrefix(value, "goto "):
-			return strings.TrimPrefix(value, "goto "), false
+		verdict := p.evaluate(line.Text)
+		word, target, _ := strings.Cut(verdict, " ")
+		switch word {
+		case "":
+			continue
+		case "jump", "goto":
+			if _, ok := p.rules.Chains[target]; !ok {
+				p.t.Fatalf("no chain %s", target)
+			}
+			p.walk(target, depth+1)
+		case "return":
 		default:
-			t.Fatalf("%q in %s", value, line.Text)
+			p.t.Fatalf("verdict %q in %s", verdict, line.Text)
+		}
+		if word != "jump" {
+			return
 		}
 	}
-	return "", true
 }
 
+// evaluate gives the verdict of a rule, "" for none.
+func (p *packet) evaluate(text string) string {
+	words := strings.Fields(text)
+	switch {
+	case words[0] == "goto":
+		return text
+	case strings.HasPrefix(text, ourMark+" vmap @"):
+		_, set, _ := strings.Cut(p.decision, " | ")
+		return p.rules.Sets[strings.TrimPrefix(words[5], "@")].Elements[set]
+	case words[0] == "jhash":
+		if (words[1] == "ip") != p.src.Is4() {
+			return ""
+		}
+		n, err := strconv.Atoi(words[4])
+		if err != nil || words[6] != "0x73707264" {
+			p.t.Fatalf("hash in %s", text)
+		}
+		return p.rules.Sets[strings.TrimPrefix(words[8], "@")].Elements[strconv.Itoa(ClientBucket(p.src, n))]
+	case words[0] == "fib", strings.HasPrefix(text, tcpNotFirst), strings.HasPrefix(text, "icmp"), words[0] == "ct":
+		return "" // the addresses of the node are in no configuration, and this is a datagram
+	case (words[0] == "ip") != p.src.Is4():
+		return ""
+	}
+	a := map[string]netip.Addr{"saddr": p.src, "daddr": p.dst}[words[1]]
+	if words[2] == "vmap" {
+		value, _ := find(p.rules.Sets[strings.TrimPrefix(words[3], "@")], a)
+		return value
+	}
+	if _, found := find(p.rules.Sets[strings.TrimPrefix(words[2], "@")], a); found {
+		return words[3]
+	}
+	return ""
+}
 func find(s Set, a netip.Addr) (string, bool) {
 	for key, value := range s.Elements {
 		if sp, err := parseSpan(key); err == nil && sp.lo.Compare(a) <= 0 && a.Compare(sp.hi) <= 0 {
@@ -125,6 +194,10 @@ func TestClassificationMatchesReference(t *testing.T) {
 	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 12))
 		cfg := actionsConfig()
+		if seed%2 > 0 {
+			cfg = spreadConfig()
+			cfg.DropUnmatched = true
+		}
 		for range seed {
 			mutate(rng, &cfg)
 		}
@@ -141,8 +214,11 @@ func TestClassificationMatchesReference(t *testing.T) {
 			}
 			flows++
 			want, got := decide(cfg, src, dst), lookup(t, r, src, dst)
-			if plain, _, _ := strings.Cut(want, "."); want != "" {
+			if plain, rest, _ := strings.Cut(want, "."); want != "" {
 				outcomes[plain]++
+				if rest == "second" { // which only spreads lead to
+					outcomes["spread"]++
+				}
 			}
 			if got != want {
 				t.Fatalf("seed %d: %s to %s: got %q, want %q\n%+v", seed, src, dst, got, want, cfg.Policies)
@@ -153,7 +229,7 @@ func TestClassificationMatchesReference(t *testing.T) {
 	if flows < 10000 {
 		t.Errorf("only %d flows", flows)
 	}
-	for _, kind := range []string{chainDecideDrop, chainDecideReject, chainDecideUnmatched, prefixExit + "red", prefixExit + "blue"} {
+	for _, kind := range []string{chainDecideDrop, chainDecideReject, chainDecideUnmatched, prefixExit + "red", prefixExit + "blue", "spread"} {
 		if outcomes[kind] < 20 {
 			t.Errorf("only %d flows end in %s", outcomes[kind], kind)
 		}
@@ -187,11 +263,13 @@ func tidy(cfg *Config) {
 			return twice
 		})
 	}
-	cfg.Exits = slices.DeleteFunc(slices.Clone(cfg.Exits), func(e Exit) bool {
-		twice := names[e.Name]
-		names[e.Name] = true
+	once := func(name string) bool {
+		twice := names[name]
+		names[name] = true
 		return twice
-	})
+	}
+	cfg.Exits = slices.DeleteFunc(slices.Clone(cfg.Exits), func(e Exit) bool { return once(e.Name) })
+	cfg.Spreads = slices.DeleteFunc(slices.Clone(cfg.Spreads), func(s Spread) bool { return once(s.Name) })
 }
 
 func BenchmarkRender(b *testing.B) {

@@ -40,7 +40,8 @@ func smallConfig() Config {
 			Name: "red", Device: "red", Ports: []string{"eth1"}, Zone: 40001,
 			Sources: prefixes("198.51.100.0/28"), Own: addrs("172.16.0.1"),
 		}},
-		Exits:    []Exit{{Name: "red.pool", Network: "red", Mark: redMark, Pool4: addrs("198.51.100.1")}},
+		Pools:    []Pool{{Name: "red-pool", Network: "red", ID: 1, Pool4: addrs("198.51.100.1")}},
+		Exits:    []Exit{{Name: "red.pool", Network: "red", Mark: redMark, Pool: "red-pool"}},
 		Policies: []Policy{{Name: "team-a", Clients: prefixes("10.244.1.0/24"), Rules: []Rule{rule("10.0.0.0/8", ToExit, "red.pool")}}},
 	}
 }
@@ -53,11 +54,11 @@ func overlapConfig() Config {
 			Sources: prefixes("198.51.100.0/31", "2001:db8:e::/127"), Own: addrs("172.16.0.1", "fd00:16::1"),
 		}
 	}
+	pool := func(network string, id uint16) Pool {
+		return Pool{Name: network + "-pool", Network: network, ID: id, Pool4: addrs("198.51.100.0"), Pool6: addrs("2001:db8:e::")}
+	}
 	exit := func(network string, mark uint32) Exit {
-		return Exit{
-			Name: network + ".pool", Network: network, Mark: mark,
-			Pool4: addrs("198.51.100.0"), Pool6: addrs("2001:db8:e::"),
-		}
+		return Exit{Name: network + ".pool", Network: network, Mark: mark, Pool: network + "-pool"}
 	}
 	policy := func(name, exit string, clients ...string) Policy {
 		return Policy{Name: name, Clients: prefixes(clients...), Rules: []Rule{
@@ -69,6 +70,7 @@ func overlapConfig() Config {
 		ClientPrefixes:   prefixes("10.244.0.0/16", "fd00:244::/64"),
 		ReturnMark:       testReturn,
 		Networks:         []Network{network("red", "eth1", 40001), network("blue", "eth2", 40002)},
+		Pools:            []Pool{pool("red", 1), pool("blue", 2)},
 		Exits:            []Exit{exit("red", redMark), exit("blue", blueMark)},
 		Policies: []Policy{
 			policy("team-red", "red.pool", "10.244.0.10/32", "fd00:244::10/128"),
@@ -84,8 +86,11 @@ func dualConfig() Config {
 	cfg.ClientInterfaces = append(cfg.ClientInterfaces, "eth3.7")
 	cfg.Networks[0].Ports = append(cfg.Networks[0].Ports, "eth4")
 	cfg.Networks[0].Sources = prefixes("198.51.100.0/28", "2001:db8:e::/124", "198.51.100.8/31")
-	cfg.Exits[0].Pool4 = addrs("198.51.100.1", "198.51.100.2", "198.51.100.3")
-	cfg.Exits[0].Pool6 = addrs("2001:db8:e::1", "2001:db8:e::2")
+	cfg.Pools[0].Pool4 = addrs("198.51.100.1", "198.51.100.2", "198.51.100.3")
+	cfg.Pools[0].Pool6 = addrs("2001:db8:e::1", "2001:db8:e::2")
+	cfg.Pools[1].PerFlow = true
+	cfg.Pools[1].Pool4 = addrs("198.51.100.0", "198.51.100.1")
+	cfg.Pools[1].Pool6 = addrs("2001:db8:e::", "2001:db8:e::1")
 	cfg.Policies = append(cfg.Policies, Policy{
 		Name: "space/team übrig", Clients: prefixes("10.244.8.0/21", "fd00:244:0:0:8::/80"),
 		Rules: []Rule{rule("0.0.0.0/0", ToExit, "blue.pool"), rule("::/0", ToExit, "red.pool")},
@@ -97,7 +102,8 @@ func dualConfig() Config {
 func actionsConfig() Config {
 	cfg := overlapConfig()
 	cfg.DropUnmatched = true
-	cfg.Exits = append(cfg.Exits, Exit{Name: "red.empty", Network: "red", Mark: 0x10010003})
+	cfg.Pools = append(cfg.Pools, Pool{Name: "red-empty", Network: "red", ID: 3})
+	cfg.Exits = append(cfg.Exits, Exit{Name: "red.empty", Network: "red", Mark: 0x10010003, Pool: "red-empty"})
 	cfg.Policies = append(cfg.Policies,
 		Policy{Name: "nested", Clients: prefixes("10.244.0.0/24", "fd00:244::/112"), Rules: []Rule{
 			rule("0.0.0.0/0", ToExit, "red.pool"), rule("10.0.0.0/8", Skip, ""), rule("10.5.0.0/16", ToExit, "blue.pool"),
@@ -109,9 +115,31 @@ func actionsConfig() Config {
 	return cfg
 }
 
+// spreadConfig has clients spread over exits, one of which is in fallback and
+// one of which is not there.
+func spreadConfig() Config {
+	cfg := overlapConfig()
+	cfg.Exits = append(cfg.Exits,
+		Exit{Name: "red.second", Network: "red", Mark: 0x10030001, Pool: "red-pool"},
+		Exit{Name: "red.falling", Network: "red", Mark: 0x10040001, Pool: "red-pool", Fallback: true})
+	cfg.Spreads = []Spread{
+		{Name: "two", Exits: []string{"red.pool", "red.second"}},
+		{Name: "four", Exits: []string{"red.pool", "red.gone", "red.falling", "red.second"}},
+		{Name: "one", Exits: []string{"red.falling"}},
+		{Name: "none"},
+	}
+	cfg.Policies = append(cfg.Policies, Policy{Name: "spread", Clients: prefixes("10.244.0.0/24", "fd00:244::/112"), Rules: []Rule{
+		rule("0.0.0.0/0", ToExit, "two"), rule("10.1.0.0/16", ToExit, "four"), rule("10.2.0.0/16", ToExit, "one"),
+		rule("10.3.0.0/16", ToExit, "none"), rule("10.4.0.0/16", ToExit, "gone"), rule("10.5.0.0/16", ToExit, "red.falling"),
+		rule("::/0", ToExit, "four"),
+	}})
+	return cfg
+}
+
 func testConfigs() map[string]Config {
 	return map[string]Config{
-		"empty": {}, "small": smallConfig(), "overlap": overlapConfig(), "dual": dualConfig(), "actions": actionsConfig(),
+		"spread": spreadConfig(),
+		"empty":  {}, "small": smallConfig(), "overlap": overlapConfig(), "dual": dualConfig(), "actions": actionsConfig(),
 	}
 }
 

@@ -140,6 +140,9 @@ func TestKernelGivesBackWhatWasApplied(t *testing.T) {
 func TestKernelMendsWhatHandsDo(t *testing.T) {
 	cfg := dualConfig()
 	cfg.DropUnmatched = true
+	spread := spreadConfig()
+	cfg.Exits = append(cfg.Exits, spread.Exits[len(cfg.Exits):]...)
+	cfg.Spreads = spread.Spreads
 	want := renderFew(cfg)
 	k := newKernelTable(t)
 	k.become(want)
@@ -171,9 +174,13 @@ func TestKernelMendsWhatHandsDo(t *testing.T) {
 		"delete element inet egret dst4_team-red { 10.0.0.0/24 }; add element inet egret dst4_team-red { 10.0.0.0/25 : goto exit_red.pool, 10.0.0.128/25 : goto exit_blue.pool }",
 		"add element inet egret dst4_team-red { 11.0.0.0-11.0.0.5 : accept }",
 		"add element inet egret clients6 { fd00:250::/64 : goto policy_team-red }",
-		"delete element inet egret pool4_red.pool { 7 }",
-		"delete element inet egret pool4_red.pool { 7 }; add element inet egret pool4_red.pool { 7 : 192.0.2.1, 5000 : 192.0.2.2 }",
-		"delete element inet egret exits { 0x10010001 }",
+		"delete element inet egret pool4_red-pool { 7 }",
+		"delete element inet egret pool4_red-pool { 7 }; add element inet egret pool4_red-pool { 7 : 192.0.2.1, 5000 : 192.0.2.2 }",
+		"delete element inet egret pools { 0x10000001 }",
+		"delete element inet egret spreads { " + mark(spreadCodes(spreadConfig().Spreads)["two"]) + " }",
+		"delete element inet egret buckets_four { 2 }; add element inet egret buckets_four { 2 : goto exit_blue.pool, 77 : drop }",
+		"flush chain inet egret choose_four; delete map inet egret buckets_four; add map inet egret buckets_four { type mark : verdict; }",
+		"add rule inet egret exit_red.falling accept",
 		"add element inet egret guard_sources4_red { 10.244.0.0/16 }",
 		"add element inet egret guard_sources6_blue { 4000::/3 }",
 		"add element inet egret exempt4 { 10.0.0.0/24 }",
@@ -183,7 +190,7 @@ func TestKernelMendsWhatHandsDo(t *testing.T) {
 		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red",
 		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red; add map inet egret dst4_team-red { type ipv4_addr : verdict; size 100; }",
 		"flush chain inet egret policy_team-red; delete map inet egret dst4_team-red; add set inet egret dst4_team-red { type ether_addr; elements = { 00:11:22:33:44:55 }; }",
-		"flush chain inet egret snat_red.pool; delete map inet egret pool4_red.pool; add map inet egret pool4_red.pool { type ipv4_addr : ipv4_addr; }",
+		"flush chain inet egret snat_red-pool; delete map inet egret pool4_red-pool; add map inet egret pool4_red-pool { type ipv4_addr : ipv4_addr; }",
 		"flush chain inet egret deny_drop; delete counter inet egret drop_rule",
 	} {
 		if err := k.nft(damage); err != nil {
@@ -316,30 +323,6 @@ func TestOpenWithoutNft(t *testing.T) {
 	}
 	if _, err := exec.LookPath("nft"); err == nil {
 		t.Error("the test does not hide nft")
-	}
-}
-
-func TestKernelProblems(t *testing.T) {
-	k := newKernelTable(t)
-	k.become(Render(smallConfig()))
-	problems := func() (out []string) {
-		k.do(func() error { out = k.Problems(t.Context()); return nil })
-		return out
-	}
-	if found := problems(); len(found) != 0 {
-		t.Errorf("problems in a fresh namespace: %q", found)
-	}
-	if err := k.nft("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.nft("add table inet early; add chain inet early masq { type nat hook postrouting priority 50; }"); err != nil {
-		t.Fatal(err)
-	}
-	found := strings.Join(problems(), "\n")
-	for _, want := range []string{"chain ip filter FORWARD", "chain inet early masq"} {
-		if !strings.Contains(found, want) {
-			t.Errorf("no word of %s in %q", want, found)
-		}
 	}
 }
 

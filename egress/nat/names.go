@@ -34,7 +34,8 @@ const (
 	mapClients6    = "clients6"
 	setExempt4     = "exempt4"
 	setExempt6     = "exempt6"
-	mapExits       = "exits"
+	mapPools       = "pools"
+	mapSpreads     = "spreads"
 
 	chainDecideDrop      = "decide_drop"
 	chainDecideReject    = "decide_reject"
@@ -49,7 +50,7 @@ const (
 	counterMidstream     = "reject_midstream"
 )
 
-// Prefixes of the names of objects per network, exit and policy.
+// Prefixes of the names of objects per network, exit, spread, pool and policy.
 const (
 	prefixGuardNet   = guardPrefix + "net_"
 	prefixGuard4     = guardPrefix + "sources4_"
@@ -57,7 +58,11 @@ const (
 	prefixGuardMarks = guardPrefix + "marks_"
 	prefixGuardDrops = guardPrefix + "drops_"
 	prefixUplink     = "uplink_"
+	prefixZone       = "zone_"
 	prefixExit       = "exit_"
+	prefixSpread     = "spread_"
+	prefixChoose     = "choose_"
+	prefixBuckets    = "buckets_"
 	prefixSnat       = "snat_"
 	prefixPool4      = "pool4_"
 	prefixPool6      = "pool6_"
@@ -68,7 +73,7 @@ const (
 
 var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
-// objectName names the object of a network, exit or policy. All our prefixes
+// objectName names the object of a network, exit, spread, pool or policy. All our prefixes
 // keep clear of nft's reserved words. Names that nft cannot spell become a
 // readable part, a slash (which no plain name has) and a hash.
 func objectName(prefix, name string) string {

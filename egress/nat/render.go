@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // Priorities of the base chains, as numbers because that is how nft lists them.
@@ -22,7 +20,8 @@ const (
 //
 // How a packet goes through it (D: discarded there):
 //
-//	prerouting raw     classify    client: policy, destination -> mark and reply zone
+//	prerouting raw     classify    client: policy, destination -> mark and reply zone,
+//	                               a spread choosing by the client's address
 //	                               uplink: zone, or untracked if it is for this node
 //	prerouting mangle  keep        client: decisions D, the flow's own mark
 //	                               uplink: replies get ReturnMark
@@ -39,12 +38,16 @@ func render(cfg Config, buckets func(int) int) Ruleset { return newRenderer(buck
 // Render renders as the function Render does, and shares with earlier results
 // what is the same.
 func (cache *Renderer) Render(cfg Config) Ruleset {
-	r := renderer{cfg: cfg, out: newRuleset(), exits: usableExits(cfg), buckets: cache.count, cache: cache}
 	cache.pools, cache.lastPools = map[string]Set{}, cache.pools
+	r := renderer{cfg: cfg, out: newRuleset(), buckets: cache.count, cache: cache}
+	r.pools = usablePools(cfg)
+	r.exits = usableExits(cfg, r.pools)
+	r.spreads = spreadCodes(cfg.Spreads)
 	r.guards()
 	r.entries()
 	r.clients()
 	r.policies()
+	r.spread()
 	r.decisions()
 	r.translation()
 	r.output()
@@ -54,24 +57,11 @@ func (cache *Renderer) Render(cfg Config) Ruleset {
 type renderer struct {
 	cfg     Config
 	out     Ruleset
+	pools   map[string]Pool // by name, those that can be translated to
 	exits   map[string]Exit // by name, those that traffic can take
+	spreads map[string]uint32
 	buckets func(int) int
 	cache   *Renderer
-}
-
-// usableExits are the exits with a mark of ours and a network that is there.
-func usableExits(cfg Config) map[string]Exit {
-	networks := map[string]bool{}
-	for _, n := range cfg.Networks {
-		networks[n.Name] = true
-	}
-	exits := map[string]Exit{}
-	for _, e := range cfg.Exits {
-		if networks[e.Network] && e.Mark&EgressMark != 0 && e.Mark&^MarkMask == 0 {
-			exits[e.Name] = e
-		}
-	}
-	return exits
 }
 
 func (r *renderer) chain(name string, texts ...string) {
@@ -189,7 +179,8 @@ var neverClassified = []string{
 	"::/127", "fe80::/10", "ff00::/8",
 }
 
-// clients is what a packet of a client goes through before conntrack.
+// clients is what a packet of a client goes through before conntrack. All that a
+// policy leads to returns here, for what may be a spread.
 func (r *renderer) clients() {
 	exempt := slices.Clone(r.cfg.ClientPrefixes)
 	for _, text := range neverClassified {
@@ -204,7 +195,8 @@ func (r *renderer) clients() {
 		"ip6 daddr @"+setExempt6+" return",
 		"fib daddr type { local, broadcast, anycast, multicast } return",
 		"ip saddr vmap @"+mapClients4,
-		"ip6 saddr vmap @"+mapClients6)
+		"ip6 saddr vmap @"+mapClients6,
+		ourMark+" vmap @"+mapSpreads)
 }
 
 // clientPieces say where the clients of one family go, within ClientPrefixes.
@@ -212,7 +204,7 @@ func (r *renderer) clientPieces(family func([]netip.Prefix) []netip.Prefix) []pi
 	var bindings []binding
 	for _, p := range r.cfg.Policies {
 		for _, client := range family(p.Clients) {
-			bindings = append(bindings, binding{client, "goto " + objectName(prefixPolicy, p.Name)})
+			bindings = append(bindings, binding{client, "jump " + objectName(prefixPolicy, p.Name)})
 		}
 	}
 	allowed := covering(family(r.cfg.ClientPrefixes))
@@ -239,8 +231,8 @@ func (r *renderer) policies() {
 	r.cache.policies = seen
 }
 
-// verdict is where a rule sends its traffic; an exit that cannot be taken
-// drops.
+// verdict is where a rule sends its traffic; an exit that cannot be taken, or a
+// name that is neither an exit's nor a spread's, drops.
 func (r *renderer) verdict(rule Rule) string {
 	switch rule.Action {
 	case Skip:
@@ -248,6 +240,9 @@ func (r *renderer) verdict(rule Rule) string {
 	case ToExit:
 		if _, ok := r.exits[rule.Exit]; ok {
 			return "goto " + objectName(prefixExit, rule.Exit)
+		}
+		if _, ok := r.spreads[rule.Exit]; ok {
+			return "goto " + objectName(prefixSpread, rule.Exit)
 		}
 		return "goto " + chainDecideDrop
 	case Reject:
@@ -261,23 +256,27 @@ func (r *renderer) verdict(rule Rule) string {
 const tcpNotFirst = "tcp flags & (syn | ack) != syn"
 
 // decisions are the ends of classification: they mark the packet. For an exit
-// the zone of the replies is set too, which must be before conntrack sees the
+// the zone of the replies is set too (by a chain per network, since exits are
+// many), which must be before conntrack sees the
 // flow's first packet. With that zone conntrack does not find a flow of which
 // the packet is itself a reply, so it is not set where the packet is sure not
 // to be the first of a flow. With UDP one cannot tell: a client's answers to
-// datagrams from the normal side need a rule that skips their destination.
+// datagrams from the normal side need a rule that skips their destination. An
+// exit in fallback does nothing: the packet has no mark of ours at this point.
 func (r *renderer) decisions() {
-	zones := map[string]uint16{}
 	for _, n := range r.cfg.Networks {
-		zones[n.Name] = n.Zone
-	}
-	for _, e := range r.exits {
-		r.chain(objectName(prefixExit, e.Name),
-			setMark(e.Mark),
+		r.chain(objectName(prefixZone, n.Name),
 			tcpNotFirst+" return",
 			"icmp type echo-reply return",
 			"icmpv6 type echo-reply return",
-			fmt.Sprintf("ct reply zone set %d", zones[e.Network]))
+			fmt.Sprintf("ct reply zone set %d", n.Zone))
+	}
+	for _, e := range r.exits {
+		if e.Fallback {
+			r.chain(objectName(prefixExit, e.Name))
+			continue
+		}
+		r.chain(objectName(prefixExit, e.Name), setMark(e.Mark), "goto "+objectName(prefixZone, e.Network))
 	}
 	r.chain(chainDecideDrop, setMark(markDrop))
 	r.chain(chainDecideReject, setMark(markReject))
@@ -330,12 +329,4 @@ func keepPrefixes(prefixes []netip.Prefix, keep func(netip.Prefix) bool) []netip
 		}
 	}
 	return out
-}
-
-// bucketMap fills the map of a pool of several addresses and gives the
-// expression that looks a client up in it.
-func (r *renderer) bucketMap(name, source string, addrs []netip.Addr, ipv4 bool) string {
-	n := r.buckets(len(addrs))
-	r.out.Sets[name] = r.cache.bucketSet(addrs, n, ipv4)
-	return strings.Join([]string{"jhash", source, "mod", strconv.Itoa(n), "seed", fmt.Sprintf("0x%08x", bucketSeed), "map", "@" + name}, " ")
 }

@@ -60,7 +60,7 @@ func TestRendererKeepsNoConfig(t *testing.T) {
 		func() { cfg.Policies[2].Rules[0].Action = Drop },
 		func() { cfg.Policies[1].Clients[0] = prefixes("10.244.0.99/32")[0] },
 		func() { cfg.ClientPrefixes[0] = prefixes("10.244.0.0/17")[0] },
-		func() { cfg.Exits[0].Pool4[0] = addrs("198.51.100.1")[0] },
+		func() { cfg.Pools[0].Pool4[0] = addrs("198.51.100.1")[0] },
 		func() { cfg.Exits[1].Mark = 0 },
 	} {
 		edit()

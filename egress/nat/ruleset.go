@@ -190,7 +190,7 @@ func (s Set) spec() string {
 	value := s.Value
 	if s.Key == "integer" {
 		key = "typeof numgen inc mod 65536"
-		value = map[string]string{"ipv4_addr": "ip saddr", "ipv6_addr": "ip6 saddr"}[s.Value]
+		value = map[string]string{"ipv4_addr": "ip saddr", "ipv6_addr": "ip6 saddr", "verdict": "verdict"}[s.Value]
 	}
 	if value != "" {
 		key += " : " + value

@@ -138,10 +138,10 @@ func (w *world) inject(ns *lab.NS, dev, gwDev string, src, dst netip.Addr, ttl u
 		w.t.Fatal(err)
 	}
 	eth := &layers.Ethernet{SrcMAC: own, DstMAC: mac, EthernetType: layers.EthernetTypeIPv4}
-	protocol := layers.IPProtocolUDP
-	if _, ok := rest[0].(*layers.TCP); ok {
-		protocol = layers.IPProtocolTCP
-	}
+	protocol := map[gopacket.LayerType]layers.IPProtocol{
+		layers.LayerTypeUDP: layers.IPProtocolUDP, layers.LayerTypeTCP: layers.IPProtocolTCP, layers.LayerTypeGRE: layers.IPProtocolGRE,
+		layers.LayerTypeICMPv4: layers.IPProtocolICMPv4, layers.LayerTypeICMPv6: layers.IPProtocolICMPv6,
+	}[rest[0].LayerType()]
 	var ip gopacket.NetworkLayer = &layers.IPv4{Version: 4, TTL: ttl, Protocol: protocol, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
 	if src.Is6() {
 		eth.EthernetType = layers.EthernetTypeIPv6

@@ -82,7 +82,7 @@ func editTraffic(w *world) {
 	udp := w.flow("udp", lab.IPv4, 10, 48350)
 	w.mustAsk(udp, "red", pools[lab.IPv4])
 	cfg := overlapConfig()
-	cfg.Networks, cfg.Exits, cfg.Policies = cfg.Networks[1:], cfg.Exits[1:], cfg.Policies[1:]
+	cfg.Networks, cfg.Pools, cfg.Exits, cfg.Policies = cfg.Networks[1:], cfg.Pools[1:], cfg.Exits[1:], cfg.Policies[1:]
 	seen := len(w.sniffers["out"].all())
 	w.become(cfg)
 	if got, err := ask(udp, silence); err == nil {

@@ -108,8 +108,8 @@ func sharedAddressTraffic(w *world) {
 		}
 	}
 
-	cfg.Exits[0].Pool4 = addrs("198.51.100.0", "198.51.100.1")
-	cfg.Exits[0].Pool6 = addrs("2001:db8:e::", "2001:db8:e::1")
+	cfg.Pools[0].Pool4 = addrs("198.51.100.0", "198.51.100.1")
+	cfg.Pools[0].Pool6 = addrs("2001:db8:e::", "2001:db8:e::1")
 	w.become(cfg)
 	for _, f := range lab.Families() {
 		seen := map[string]bool{}
@@ -295,8 +295,8 @@ func wrongPortTraffic(w *world) {
 // An exit without an address of the family lets nothing out.
 func noAddressTraffic(w *world) {
 	cfg := overlapConfig()
-	cfg.Exits[0].Pool6 = nil
-	cfg.Exits[1].Pool4, cfg.Exits[1].Pool6 = nil, nil
+	cfg.Pools[0].Pool6 = nil
+	cfg.Pools[1].Pool4, cfg.Pools[1].Pool6 = nil, nil
 	w.become(cfg)
 	before := w.counter(counterNoAddress)
 	for _, c := range []struct {

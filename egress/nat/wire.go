@@ -137,10 +137,10 @@ func (w *wire) entry(op Op, key []byte) bool {
 		value, ok := keyBytes(op.Set.Value, op.Value)
 		return ok && w.nest(unix.NFTA_SET_ELEM_DATA, func() bool { w.bytes(unix.NFTA_DATA_VALUE, value); return true })
 	}
-	chain, ok := strings.CutPrefix(op.Value, "goto ")
-	return ok && w.nest(unix.NFTA_SET_ELEM_DATA, func() bool {
+	word, chain, _ := strings.Cut(op.Value, " ")
+	code, ok := map[string]int32{"goto": unix.NFT_GOTO, "jump": unix.NFT_JUMP}[word]
+	return ok && chain != "" && w.nest(unix.NFTA_SET_ELEM_DATA, func() bool {
 		return w.nest(unix.NFTA_DATA_VERDICT, func() bool {
-			code := int32(unix.NFT_GOTO)
 			w.number(unix.NFTA_VERDICT_CODE, uint32(code))
 			w.text(unix.NFTA_VERDICT_CHAIN, chain)
 			return true

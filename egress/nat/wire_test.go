@@ -70,6 +70,7 @@ func TestKernelTakesEveryKindOfElement(t *testing.T) {
 	k := newKernelTable(t)
 	cfg := dualConfig()
 	cfg.DropUnmatched = true
+	cfg.Spreads = []Spread{{Name: "both", Exits: []string{"red.pool", "blue.pool"}}}
 	cfg.Policies[0].Rules = append(cfg.Policies[0].Rules, rule("255.0.0.0/8", Drop, ""), rule("0.0.0.0/1", Drop, ""),
 		rule("ff00::/9", Drop, ""), rule("ffff::/16", Reject, ""), rule("::ffff:10.0.0.0/104", Drop, ""))
 	full := renderFew(cfg)
