@@ -12,8 +12,8 @@ import (
 // nft reads every interval of the table before it adds one: a second for
 // 100,000 of them. So plans of simple operations, as an edit of a policy gives,
 // go to the kernel without it, as the same messages that nft 1.0.6 would send.
-// This file writes them (Documentation/netlink/specs/nftables.yaml); sending is
-// in send.go.
+// This file and wire_policy.go write them
+// (Documentation/netlink/specs/nftables.yaml in Linux); sending is in send.go.
 
 // maxWireBytes bounds a batch. What is larger goes through nft.
 const maxWireBytes = 1 << 20
@@ -63,6 +63,12 @@ func (w *wire) ops1(ops []Op) (int, bool) {
 		return n, w.nft(unix.NFT_MSG_DELRULE, 0, op, func() bool { w.names(unix.NFTA_RULE_CHAIN, op.Name); return true })
 	case op.Kind == kindChain && op.Verb == verbDelete:
 		return n, w.nft(unix.NFT_MSG_DELCHAIN, 0, op, func() bool { w.names(unix.NFTA_CHAIN_NAME, op.Name); return true })
+	case op.Kind == kindChain && op.Verb == verbAdd:
+		return n, w.addChain(op)
+	case op.Kind == "map" && op.Verb == verbAdd:
+		return n, w.addMap(op)
+	case op.Kind == kindRule && op.Verb == verbAdd:
+		return n, w.addRule(op)
 	}
 	return 0, false
 }
