@@ -38,8 +38,8 @@ func render(cfg Config, buckets func(int) int) Ruleset { return newRenderer(buck
 // Render renders as the function Render does, and shares with earlier results
 // what is the same.
 func (cache *Renderer) Render(cfg Config) Ruleset {
-	r := renderer{cfg: cfg, out: newRuleset(), buckets: cache.count, cache: cache}
 	cache.pools, cache.lastPools = map[string]Set{}, cache.pools
+	r := renderer{cfg: cfg, out: newRuleset(), buckets: cache.count, cache: cache}
 	r.pools = usablePools(cfg)
 	r.exits = usableExits(cfg, r.pools)
 	r.spreads = spreadCodes(cfg.Spreads)
@@ -193,9 +193,7 @@ func NeverClassified() []netip.Prefix {
 // policy leads to returns here, for what may be a spread.
 func (r *renderer) clients() {
 	exempt := slices.Clone(r.cfg.ClientPrefixes)
-	for _, text := range neverClassified {
-		exempt = append(exempt, netip.MustParsePrefix(text))
-	}
+	exempt = append(exempt, NeverClassified()...)
 	r.spans(setExempt4, covering(only4(exempt)), true)
 	r.spans(setExempt6, covering(only6(exempt)), false)
 	r.clientMaps()

@@ -45,9 +45,8 @@ func (r *renderer) snatFamily(ip, name string, perFlow bool, addrs []netip.Addr)
 	case 1:
 		return []string{"snat " + ip + " to " + addrText(addrs[0])}
 	}
-	ipv4 := addrs[0].Is4()
 	n := r.buckets(len(addrs))
-	r.out.Sets[name] = r.cache.bucketSet(addrs, n, ipv4)
+	r.out.Sets[name] = r.cache.bucketSet(addrs, n, addrs[0].Is4())
 	to := func(key string) string {
 		return "snat " + ip + " to " + bucketOf(key, n, bucketSeed) + " map @" + name
 	}

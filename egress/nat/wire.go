@@ -12,8 +12,8 @@ import (
 // nft reads every interval of the table before it adds one: a second for
 // 100,000 of them. So plans of simple operations, as an edit of a policy gives,
 // go to the kernel without it, as the same messages that nft 1.0.6 would send.
-// This file writes them (Documentation/netlink/specs/nftables.yaml); sending is
-// in send.go.
+// This file and wire_policy.go write them
+// (Documentation/netlink/specs/nftables.yaml in Linux); sending is in send.go.
 
 // maxWireBytes bounds a batch. What is larger goes through nft.
 const maxWireBytes = 1 << 20
@@ -63,6 +63,12 @@ func (w *wire) ops1(ops []Op) (int, bool) {
 		return n, w.nft(unix.NFT_MSG_DELRULE, 0, op, func() bool { w.names(unix.NFTA_RULE_CHAIN, op.Name); return true })
 	case op.Kind == kindChain && op.Verb == verbDelete:
 		return n, w.nft(unix.NFT_MSG_DELCHAIN, 0, op, func() bool { w.names(unix.NFTA_CHAIN_NAME, op.Name); return true })
+	case op.Kind == kindChain && op.Verb == verbAdd:
+		return n, w.addChain(op)
+	case op.Kind == "map" && op.Verb == verbAdd:
+		return n, w.addMap(op)
+	case op.Kind == kindRule && op.Verb == verbAdd:
+		return n, w.addRule(op)
 	}
 	return 0, false
 }
@@ -137,10 +143,10 @@ func (w *wire) entry(op Op, key []byte) bool {
 		value, ok := keyBytes(op.Set.Value, op.Value)
 		return ok && w.nest(unix.NFTA_SET_ELEM_DATA, func() bool { w.bytes(unix.NFTA_DATA_VALUE, value); return true })
 	}
-	chain, ok := strings.CutPrefix(op.Value, "goto ")
-	return ok && w.nest(unix.NFTA_SET_ELEM_DATA, func() bool {
+	word, chain, _ := strings.Cut(op.Value, " ")
+	code, ok := map[string]int32{"goto": unix.NFT_GOTO, "jump": unix.NFT_JUMP}[word]
+	return ok && chain != "" && w.nest(unix.NFTA_SET_ELEM_DATA, func() bool {
 		return w.nest(unix.NFTA_DATA_VERDICT, func() bool {
-			code := int32(unix.NFT_GOTO)
 			w.number(unix.NFTA_VERDICT_CODE, uint32(code))
 			w.text(unix.NFTA_VERDICT_CHAIN, chain)
 			return true

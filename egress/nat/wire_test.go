@@ -45,13 +45,10 @@ func TestKernelTakesMessages(t *testing.T) {
 	}
 	direct.is(have)
 	t.Log(sent)
-	for _, kind := range []string{"add element", "delete element"} {
+	for _, kind := range []string{"add element", "delete element", "add chain", "add map", "add rule", "delete chain", "delete map", "flush chain"} {
 		if sent[kind] < 5 {
 			t.Errorf("only %d of %s", sent[kind], kind)
 		}
-	}
-	if strings.Contains(direct.logged.String(), "refused") {
-		t.Error(direct.logged)
 	}
 }
 
@@ -70,6 +67,7 @@ func TestKernelTakesEveryKindOfElement(t *testing.T) {
 	k := newKernelTable(t)
 	cfg := dualConfig()
 	cfg.DropUnmatched = true
+	cfg.Spreads = []Spread{{Name: "both", Exits: []string{"red.pool", "blue.pool"}}}
 	cfg.Policies[0].Rules = append(cfg.Policies[0].Rules, rule("255.0.0.0/8", Drop, ""), rule("0.0.0.0/1", Drop, ""),
 		rule("ff00::/9", Drop, ""), rule("ffff::/16", Reject, ""), rule("::ffff:10.0.0.0/104", Drop, ""))
 	full := renderFew(cfg)
@@ -136,6 +134,8 @@ func TestEncodeLeavesTheRestToNft(t *testing.T) {
 		{Verb: verbAdd, Kind: kindChain, Name: "x", Base: Base{Type: "filter"}},
 		{Verb: verbAdd, Kind: kindRule, Name: "x", Line: newLine("accept")},
 		{Verb: verbDelete, Kind: "quota", Name: "x"},
+		{Verb: verbAdd, Kind: "map", Name: "x", Set: Set{Key: "mark", Value: "verdict"}},
+		{Verb: verbAdd, Kind: "set", Name: "x", Set: Set{Key: "ipv4_addr", Interval: true}},
 		with("ipv4_addr", "verdict", true, "10.0.0.0/8", "accept"),
 		with("ipv4_addr", "", true, "fd00::/8", ""),
 		with("ipv4_addr", "", true, "10.0.0.1 ", ""),
