@@ -233,12 +233,20 @@ func TestKernelCutsMany(t *testing.T) {
 	if err := table.create(t.Context(), many(n)...); err != nil {
 		t.Fatal(err)
 	}
-	r, err := table.Sweep(t.Context(), maskAll, maskAll, func(Flow) bool { return true })
+	all := func(Flow) bool { return true }
+	r, err := table.Sweep(t.Context(), maskAll, maskAll, all)
 	if err != nil || r.Cut != n || r.Seen < n {
 		t.Errorf("seen %d, cut %d, %v", r.Seen, r.Cut, err)
 	}
 	if s, err := table.Stats(t.Context()); err != nil || s.Count != 0 {
 		t.Errorf("left are %d, %v", s.Count, err)
+	}
+	bounded := sweep{table: table, mark: maskAll, mask: maskAll, judge: all}
+	for _, m := range many(n) { // which are gone
+		err := bounded.visit(t.Context(), msgNew, payload(complete(m.message())))
+		if err != nil || len(bounded.victims) > cutBuffer {
+			t.Fatalf("%d bytes are to be ended, %v", len(bounded.victims), err)
+		}
 	}
 }
 

@@ -155,18 +155,26 @@ func (w *world) dial(network string, f lab.Family) (net.Conn, uint16) {
 // ask returns which address the server sees.
 func (w *world) ask(c net.Conn) netip.AddrPort {
 	w.t.Helper()
-	if err := c.SetDeadline(time.Now().Add(wait)); err != nil {
-		w.t.Fatal(err)
-	}
-	if _, err := io.WriteString(c, "who\n"); err != nil {
-		w.t.Fatal(err)
-	}
-	line, err := bufio.NewReader(c).ReadString('\n')
+	seen, err := try(c, wait)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	seen := netip.MustParseAddrPort(strings.TrimSpace(line))
-	return netip.AddrPortFrom(seen.Addr().Unmap(), seen.Port())
+	return seen
+}
+
+func try(c net.Conn, patience time.Duration) (netip.AddrPort, error) {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if _, err := io.WriteString(c, "who\n"); err != nil {
+		return netip.AddrPort{}, err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	seen, err := netip.ParseAddrPort(strings.TrimSpace(line))
+	return netip.AddrPortFrom(seen.Addr().Unmap(), seen.Port()), err
 }
 
 // flow returns the one flow that begins at this port.
@@ -294,5 +302,41 @@ func TestTrafficExhaustsPool(t *testing.T) {
 	}
 	if len(used.Addresses()) != 2 {
 		t.Errorf("%+v", used.Addresses())
+	}
+}
+
+// A flow that a flowtable forwards is shown as such, and a cut ends it, too.
+func TestTrafficOffloaded(t *testing.T) {
+	lab.Require(t, lab.Nft, lab.Conntrack, lab.Flowtable)
+	w := newWorld(t)
+	w.gw.Must("nft", `table inet fast {
+		flowtable ft { hook ingress priority 0; devices = { cl0, up0 }; counter; }
+		chain forward { type filter hook forward priority 0; ct state established flow add @ft; }
+	}`)
+	for _, f := range lab.Families() {
+		w.translate(pools)
+		conn, port := w.dial("udp", f)
+		lab.Eventually(t, wait, "an offloaded flow", func() error {
+			w.ask(conn)
+			if got := w.flow(unix.IPPROTO_UDP, port); !got.Offloaded || got.Timeout != 0 {
+				return fmt.Errorf("%+v", got)
+			}
+			return nil
+		})
+		w.translate(pools2)
+		if seen := w.ask(conn); seen.Addr().String() != pools[f] {
+			t.Errorf("the edit moved the flow to %s", seen)
+		}
+		r, err := w.table.Sweep(t.Context(), markRed&maskHop, maskHop, func(f Flow) bool { return f.SrcPort == port })
+		if err != nil || r.Cut != 1 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		lab.Eventually(t, wait, "the flow's new address", func() error {
+			seen, err := try(conn, time.Second)
+			if err == nil && seen.Addr().String() != pools2[f] {
+				err = fmt.Errorf("the server sees %s", seen)
+			}
+			return err
+		})
 	}
 }
