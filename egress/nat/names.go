@@ -37,6 +37,10 @@ const (
 	mapPools       = "pools"
 	mapSpreads     = "spreads"
 
+	chainFast     = "fast"
+	chainFastAdd  = "fast_add"
+	flowtableFast = "fast_path"
+
 	chainDecideDrop      = "decide_drop"
 	chainDecideReject    = "decide_reject"
 	chainDecideUnmatched = "decide_unmatched"
