@@ -33,7 +33,7 @@ func (f Flowtable) equal(other Flowtable) bool {
 func (f Flowtable) parts() []string {
 	devices := make([]string, 0, len(f.Devices))
 	for _, dev := range f.Devices {
-		devices = append(devices, deviceKey(dev))
+		devices = append(devices, `"`+dev+`"`)
 	}
 	return []string{"hook ingress priority 0", "devices = { " + strings.Join(devices, ", ") + " }", "counter"}
 }
@@ -91,14 +91,33 @@ func (o Op) applyFlowtable(r *Ruleset) error {
 // the flow's forward way the kernel would look without ports, and perhaps find
 // another next hop of a group than the flow has. The rule ends where a flow
 // cannot be offloaded, hence the mark is put back by another one.
+//
+// What is offloaded passes the guards no more, and the packet that is looked at
+// here has not passed the last one yet. So this looks for the same: that the port
+// is of the network that the mark and the translated source are of. A flow whose
+// route or rule changes leaves the flowtable, and comes by here again.
 func (r *renderer) fastPath() {
 	devices := slices.Compact(slices.Sorted(slices.Values(r.cfg.FlowDevices)))
 	if len(devices) == 0 {
 		return
 	}
+	for _, dev := range devices {
+		_ = deviceKey(dev) // panics at what is no device's name
+	}
 	r.out.Flowtables[flowtableFast] = Flowtable{Devices: devices}
+	ports := r.set(mapFastPorts, "ifname", "verdict", false)
+	for _, n := range r.cfg.Networks {
+		chain := objectName(prefixFast, n.Name)
+		for _, port := range n.ports() {
+			ports[deviceKey(port)] = "goto " + chain
+		}
+		marked := fmt.Sprintf("%s @%s ", ourMark, objectName(prefixGuardMarks, n.Name))
+		r.chain(chain,
+			marked+"ct reply ip daddr @"+objectName(prefixGuard4, n.Name)+" goto "+chainFastAdd,
+			marked+"ct reply ip6 daddr @"+objectName(prefixGuard6, n.Name)+" goto "+chainFastAdd)
+	}
 	r.base(chainFast, "filter", "forward", priorityFast,
-		fmt.Sprintf("ct state established ct direction original ct mark & %s != 0 meta l4proto { tcp, udp } goto %s", mark(EgressMark), chainFastAdd))
+		fmt.Sprintf("ct state established ct direction original ct mark & %s != 0 meta l4proto { tcp, udp } oifname vmap @%s", mark(EgressMark), mapFastPorts))
 	r.chain(chainFastAdd,
 		setMark(r.cfg.ReturnMark),
 		"flow add @"+flowtableFast,

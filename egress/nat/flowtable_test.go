@@ -127,6 +127,7 @@ func TestFlowtableTraffic(t *testing.T) {
 	}{
 		{"Offload", offloadTraffic},
 		{"Blackhole", blackholeTraffic},
+		{"WrongPort", offloadWrongPortTraffic},
 		{"Delete", deletedTraffic},
 		{"Edit", offloadEditTraffic},
 		{"NextHop", nextHopTraffic},
@@ -243,6 +244,27 @@ func blackholeTraffic(w *world) {
 		w.mustAsk(udp, "red", pools[f])
 		w.offloaded("udp", f, 10, 51101, "red")
 	}
+}
+
+// A flow whose route leads out of another network's port is stopped, as without
+// the flowtable, and does not get into it again by that port.
+func offloadWrongPortTraffic(w *world) {
+	udp4, udp6 := w.offloaded("udp", lab.IPv4, 10, 51150, "red"), w.offloaded("udp", lab.IPv6, 10, 51150, "red")
+	before := w.counter("guard_drops_blue")
+	w.ip(w.gw, "route replace 10.0.0.0/24 via 172.16.0.2 dev eth2 table 10001", "-6 route replace fd00:10::/64 via fd00:16::2 dev eth2 table 10001")
+	for range 3 {
+		for f, conn := range map[lab.Family]net.Conn{lab.IPv4: udp4, lab.IPv6: udp6} {
+			if got, err := ask(conn, silence); err == nil {
+				w.t.Errorf("%s: %q", f, got)
+			}
+		}
+	}
+	if got := w.counter("guard_drops_blue") - before; got != 6 {
+		w.t.Errorf("blue's guard dropped %d packets, want 6", got)
+	}
+	w.ip(w.gw, "route replace 10.0.0.0/24 via 172.16.0.2 dev eth1 table 10001", "-6 route replace fd00:10::/64 via fd00:16::2 dev eth1 table 10001")
+	w.again("udp", udp4, lab.IPv4, 10, 51150, "red")
+	w.again("udp", udp6, lab.IPv6, 10, 51150, "red")
 }
 
 // Without its conntrack entry a flow leaves the flowtable: a datagram begins it

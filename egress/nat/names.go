@@ -39,6 +39,7 @@ const (
 
 	chainFast     = "fast"
 	chainFastAdd  = "fast_add"
+	mapFastPorts  = "fast_ports"
 	flowtableFast = "fast_path"
 
 	chainDecideDrop      = "decide_drop"
@@ -61,6 +62,7 @@ const (
 	prefixGuard6     = guardPrefix + "sources6_"
 	prefixGuardMarks = guardPrefix + "marks_"
 	prefixGuardDrops = guardPrefix + "drops_"
+	prefixFast       = "fast_net_"
 	prefixUplink     = "uplink_"
 	prefixZone       = "zone_"
 	prefixExit       = "exit_"

@@ -26,6 +26,7 @@ func FuzzParseRuleset(f *testing.F) {
 			t.Errorf("%s differs from itself", r)
 		}
 		want := Render(smallConfig())
+		_ = r.String()
 		_ = Diff(r, want).script()
 		_ = DiffGuards(r, want).script()
 		_ = RemoveAllButGuards(r).String()
