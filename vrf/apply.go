@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ import (
 func (k *Kernel) Apply(ctx context.Context, plan Plan) Result {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.expectTables(plan)
 	a := applier{Kernel: k, index: map[string]int{}}
 	return Execute(ctx, plan, func(action Action) error {
 		err := a.do(action)
@@ -24,6 +26,31 @@ func (k *Kernel) Apply(ctx context.Context, plan Plan) Result {
 		}
 		return err
 	})
+}
+
+// expectTables makes Watch tell foreign routes in the tables that a plan is the first
+// to use.
+func (k *Kernel) expectTables(plan Plan) {
+	known := k.tables.Load()
+	if known == nil {
+		return // all are told
+	}
+	var added Snapshot
+	last := TableID(0)
+	for _, op := range plan.Ops {
+		switch a := op.Action.(type) {
+		case PutRoute:
+			if a.Route.Table != last {
+				last = a.Route.Table
+				added.Config.Routes = append(added.Config.Routes, a.Route)
+			}
+		case AddRule:
+			added.Config.Rules = append(added.Config.Rules, a.Rule)
+		}
+	}
+	all := added.tables()
+	maps.Copy(all, *known)
+	k.tables.Store(&all)
 }
 
 // applier is one run of Apply. It knows the index of the devices it has met.
