@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 
 	"github.com/vishvananda/netlink"
@@ -19,13 +18,7 @@ func (k *Kernel) Apply(ctx context.Context, plan Plan) Result {
 	defer k.mu.Unlock()
 	k.expectTables(plan)
 	a := applier{Kernel: k, index: map[string]int{}}
-	return Execute(ctx, plan, func(action Action) error {
-		err := a.do(action)
-		if k.log.Enabled(ctx, slog.LevelDebug) {
-			k.log.Debug("step", "action", action.String(), "error", err)
-		}
-		return err
-	})
+	return a.execute(ctx, plan)
 }
 
 // expectTables makes Watch tell foreign routes in the tables that a plan is the first
@@ -56,7 +49,8 @@ func (k *Kernel) expectTables(plan Plan) {
 // applier is one run of Apply. It knows the index of the devices it has met.
 type applier struct {
 	*Kernel
-	index map[string]int
+	index  map[string]int
+	buffer []byte // of requests, see bulk
 }
 
 func (a *applier) do(action Action) error {
@@ -100,6 +94,7 @@ func (a *applier) do(action Action) error {
 
 // send sends one request and waits for the answer.
 func (a *applier) send(kind, flags uint16, payload message) error {
+	a.requests.Add(1)
 	_, err := a.request(kind, flags|unix.NLM_F_ACK, payload).Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }

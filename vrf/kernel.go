@@ -41,6 +41,8 @@ type Kernel struct {
 	handle  *netlink.Handle
 	sockets map[int]*nl.SocketHandle
 	port    uint32 // of the socket that changes routing, set by Open
+
+	requests atomic.Uint64 // changes of routing sent, for tests
 }
 
 // Open opens the network namespace of the calling thread. Needs CAP_NET_ADMIN and
@@ -99,6 +101,9 @@ func (k *Kernel) openSockets() error {
 	}
 	k.sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
 	if k.port, err = socket.GetPid(); err != nil {
+		return err
+	}
+	if err := socket.SetReceiveBufferSize(bulkBuffer, true); err != nil {
 		return err
 	}
 	timeout := unix.NsecToTimeval(socketTimeout.Nanoseconds())
