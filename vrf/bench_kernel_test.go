@@ -25,19 +25,19 @@ func BenchmarkApplyAgainstIP(b *testing.B) {
 	group := vrf.Group{ID: vrf.GroupIDFor(owner, "all"), Members: []vrf.Member{{ID: black.ID, Weight: 1}}}
 	setup := vrf.Plan{Ops: []vrf.Op{{Action: vrf.PutNextHop{NextHop: black}}, {Action: vrf.PutGroup{Group: group}}}}
 	must(b, k.Apply(b.Context(), setup).Err())
-	var plan vrf.Plan
+	var plan, away vrf.Plan
 	var batch strings.Builder
 	for _, r := range full(100000).Routes {
 		if r.Learned {
 			r.NextHop, r.Table = group.ID, 5000
 			plan.Ops = append(plan.Ops, vrf.Op{Action: vrf.PutRoute{Route: r}})
+			away.Ops = append(away.Ops, vrf.Op{Action: vrf.DeleteRoute{Route: r}})
+			r.Table = 5001
+			away.Ops = append(away.Ops, vrf.Op{Action: vrf.DeleteRoute{Route: r}})
 			fmt.Fprintf(&batch, "route add %s nhid %d table 5001 metric 20 proto 109\n", r.Prefix, r.NextHop)
 		}
 	}
-	clear := func() {
-		gw.Must("ip", "route", "flush", "table", "5000")
-		gw.Must("ip", "route", "flush", "table", "5001")
-	}
+	clear := func() { must(b, k.Apply(b.Context(), away).Err()) }
 	var ours, theirs []float64
 	for b.Loop() {
 		b.StopTimer()
