@@ -45,7 +45,7 @@ func BenchmarkDiff100kRoutes(b *testing.B) {
 		want  vrf.Config
 		steps int
 	}{
-		{"add all", empty, want, 100044}, {"nothing to do", same, want, 0},
+		{"add all", empty, want, 100044}, {"nothing to do", same, want, 0}, {"nothing to do, in order", same, same.Config, 0},
 		{"move all", same, swapped, 200000}, {"remove all", same, vrf.Config{}, 100034},
 	} {
 		b.Run(bench.name, func(b *testing.B) {

@@ -24,7 +24,7 @@ func (p *planner) takeRoutes(routes []Route) {
 		}
 		p.routes[i] = r
 	}
-	p.routes = sortRuns(p.routes, compareWanted)
+	sortRuns(p.routes, compareWanted)
 	p.routes = slices.CompactFunc(p.routes, func(a, b Route) bool {
 		if a != b && a.key() == b.key() {
 			p.fail(p.networkOf[b.Table], "route %q is wanted twice", b.String())
@@ -55,45 +55,46 @@ func compareWanted(a, b Route) int {
 	return strings.Compare(a.String(), b.String())
 }
 
-// sortRuns sorts a list that consists of few sorted runs, as the routes of one table
-// after those of another, by merging them. It may overwrite list.
-func sortRuns[T any](list []T, compare func(a, b T) int) []T {
+// sortRuns sorts list in place. It may consist of few sorted runs, as the routes of one
+// table after those of another: they are merged, the shortest first.
+func sortRuns[T any](list []T, compare func(a, b T) int) {
 	const maxRuns = 64
-	starts := []int{0}
+	bounds := []int{0} // where runs begin, and the end
 	for i := 1; i < len(list); i++ {
 		if compare(list[i-1], list[i]) <= 0 {
 			continue
 		}
-		if starts = append(starts, i); len(starts) > maxRuns {
+		if bounds = append(bounds, i); len(bounds) > maxRuns {
 			slices.SortFunc(list, compare)
-			return list
+			return
 		}
 	}
-	for spare := make([]T, 0, len(list)); len(starts) > 1; list, spare = spare, list[:0] {
-		var merged []int
-		for i := 0; i < len(starts); i += 2 {
-			merged = append(merged, len(spare))
-			middle, end := len(list), len(list)
-			if i+1 < len(starts) {
-				middle = starts[i+1]
+	bounds = append(bounds, len(list))
+	for len(bounds) > 2 {
+		shortest := 1
+		for i := 2; i+1 < len(bounds); i++ {
+			if bounds[i+1]-bounds[i-1] < bounds[shortest+1]-bounds[shortest-1] {
+				shortest = i
 			}
-			if i+2 < len(starts) {
-				end = starts[i+2]
-			}
-			spare = appendMerged(spare, list[starts[i]:middle], list[middle:end], compare)
 		}
-		starts = merged
+		mergeRuns(list[bounds[shortest-1]:bounds[shortest+1]], bounds[shortest]-bounds[shortest-1], compare)
+		bounds = slices.Delete(bounds, shortest, shortest+1)
 	}
-	return list
 }
 
-func appendMerged[T any](to, a, b []T, compare func(a, b T) int) []T {
-	for len(a) > 0 && len(b) > 0 {
+// mergeRuns merges the two sorted runs of list, the second of which begins at middle.
+// What is in its place at both ends is left there.
+func mergeRuns[T any](list []T, middle int, compare func(a, b T) int) {
+	first, _ := slices.BinarySearchFunc(list[:middle], list[middle], compare)
+	last, _ := slices.BinarySearchFunc(list[middle:], list[middle-1], compare)
+	list, middle = list[first:middle+last], middle-first
+	a, b := slices.Clone(list[:middle]), list[middle:]
+	for at := 0; len(a) > 0 && len(b) > 0; at++ { // never reaches what is left of b
 		if compare(b[0], a[0]) < 0 {
-			to, b = append(to, b[0]), b[1:]
+			list[at], b = b[0], b[1:]
 		} else {
-			to, a = append(to, a[0]), a[1:]
+			list[at], a = a[0], a[1:]
 		}
 	}
-	return append(append(to, a...), b...)
+	copy(list[len(list)-len(b)-len(a):], a)
 }

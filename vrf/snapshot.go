@@ -214,7 +214,7 @@ func (s *Snapshot) classifyRoutes(raw Raw) {
 			s.Config.Routes = append(s.Config.Routes, r.Route)
 		}
 	}
-	s.Config.Routes = sortRuns(s.Config.Routes, compareRoutes)
+	sortRuns(s.Config.Routes, compareRoutes)
 	tables := s.tables()
 	for _, r := range raw.Routes {
 		if !ours(r) && tables[r.Table] {
