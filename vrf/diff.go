@@ -96,6 +96,8 @@ type planner struct {
 	movedOff   map[NextHopID][]int // steps that take a group or next hop out of use
 	stillInUse map[NextHopID]bool  // by something that had to stay as it was
 
+	lastHop    NextHopID // whether it exists: routes come in runs of one
+	lastLeft   bool
 	hopsLeft   map[NextHopID]NextHop // next hops of ours that survive the link steps
 	groupsLeft map[NextHopID]Group
 	groupNet   map[NextHopID]string // the network of a group
@@ -197,10 +199,13 @@ func (p *planner) adoptTables() {
 	last := routePair{}
 	for _, r := range p.have.Config.Routes {
 		pair := routePair{r.Table, r.NextHop}
-		if _, known := p.networkOf[r.Table]; known || r.NextHop == 0 || pair == last {
-			continue
+		if pair == last {
+			continue // as most routes of a table
 		}
 		last = pair
+		if _, known := p.networkOf[r.Table]; known || r.NextHop == 0 {
+			continue
+		}
 		if hops == nil {
 			hops = p.networksOfHops()
 		}
@@ -274,34 +279,6 @@ func (p *planner) takeHops(want Config) {
 		}
 		p.groups[g.ID] = g
 	}
-}
-
-// ip6DefaultMetric is what the kernel makes of metric 0 in IPv6 (IP6_RT_PRIO_USER).
-const ip6DefaultMetric = 1024
-
-// takeRoutes copies the wanted routes, sorted by key. There may be 100,000 of them,
-// mostly in order already, so they are sorted and merged instead of put into maps.
-func (p *planner) takeRoutes(routes []Route) {
-	p.routes = slices.Clone(routes)
-	for i := range p.routes {
-		r := &p.routes[i]
-		r.Prefix = r.Prefix.Masked()
-		if r.Metric == 0 && r.Prefix.Addr().Is6() {
-			r.Metric = ip6DefaultMetric
-		}
-	}
-	slices.SortFunc(p.routes, func(a, b Route) int {
-		if c := compareRoutes(a, b); c != 0 || a == b {
-			return c
-		}
-		return strings.Compare(a.String(), b.String())
-	})
-	p.routes = slices.CompactFunc(p.routes, func(a, b Route) bool {
-		if a != b && a.key() == b.key() {
-			p.fail(p.networkOf[b.Table], "route %q is wanted twice", b.String())
-		}
-		return a.key() == b.key()
-	})
 }
 
 // finish sorts the errors.

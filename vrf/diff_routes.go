@@ -21,7 +21,13 @@ type routeChange struct {
 // compareRoutes walks through the routes that are and those that should be, both
 // in the order of their keys, and finds what is to be put and what to be deleted.
 func (p *planner) compareRoutes() (changes []routeChange, gone []Route) {
-	have := p.have.Config.Routes
+	have, want := p.have.Config.Routes, p.routes
+	// What is equal on both sides is sorted, as the wanted routes are.
+	equal := 0
+	for equal < len(have) && equal < len(want) && have[equal] == want[equal] && p.routeLeft(have[equal]) {
+		equal++
+	}
+	have, want = have[max(0, equal-1):], want[max(0, equal-1):] // with one to compare the next with
 	if !slices.IsSortedFunc(have, compareRoutes) {
 		have = slices.SortedFunc(slices.Values(have), compareRoutes)
 	}
@@ -30,15 +36,15 @@ func (p *planner) compareRoutes() (changes []routeChange, gone []Route) {
 		if n > 0 && have[n-1].key() == old.key() {
 			continue
 		}
-		for i < len(p.routes) && compareRoutes(p.routes[i], old) < 0 {
-			changes = append(changes, routeChange{want: p.routes[i]})
+		for i < len(want) && compareRoutes(want[i], old) < 0 {
+			changes = append(changes, routeChange{want: want[i]})
 			i++
 		}
-		left := old.NextHop == 0 || p.hopExists(old.NextHop)
-		wanted := i < len(p.routes) && p.routes[i].key() == old.key()
+		left := p.routeLeft(old)
+		wanted := i < len(want) && want[i].key() == old.key()
 		switch {
-		case wanted && (!left || p.routes[i] != old):
-			changes = append(changes, routeChange{want: p.routes[i], old: old, left: left, had: true})
+		case wanted && (!left || want[i] != old):
+			changes = append(changes, routeChange{want: want[i], old: old, left: left, had: true})
 		case !wanted && left:
 			gone = append(gone, old)
 		}
@@ -46,10 +52,18 @@ func (p *planner) compareRoutes() (changes []routeChange, gone []Route) {
 			i++
 		}
 	}
-	for ; i < len(p.routes); i++ {
-		changes = append(changes, routeChange{want: p.routes[i]})
+	for ; i < len(want); i++ {
+		changes = append(changes, routeChange{want: want[i]})
 	}
 	return changes, gone
+}
+
+// routeLeft says that a route of ours did not go with its next hop.
+func (p *planner) routeLeft(r Route) bool {
+	if r.NextHop != p.lastHop {
+		p.lastHop, p.lastLeft = r.NextHop, r.NextHop == 0 || p.hopExists(r.NextHop)
+	}
+	return p.lastHop == 0 || p.lastLeft
 }
 
 // putRoutes adds missing routes and replaces changed ones.
@@ -58,6 +72,7 @@ func (p *planner) putRoutes() {
 	for _, r := range p.have.Foreign.Routes {
 		foreign[r.key()] = true
 	}
+	p.lastHop = 0
 	var changes []routeChange
 	changes, p.routesGone = p.compareRoutes()
 	needs := map[routePair][]int{}

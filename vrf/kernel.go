@@ -40,6 +40,9 @@ type Kernel struct {
 	mu      sync.Mutex
 	handle  *netlink.Handle
 	sockets map[int]*nl.SocketHandle
+	port    uint32 // of the socket that changes routing, set by Open
+
+	requests atomic.Uint64 // changes of routing sent, for tests
 }
 
 // Open opens the network namespace of the calling thread. Needs CAP_NET_ADMIN and
@@ -97,6 +100,12 @@ func (k *Kernel) openSockets() error {
 		return err
 	}
 	k.sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+	if k.port, err = socket.GetPid(); err != nil {
+		return err
+	}
+	if err := socket.SetReceiveBufferSize(bulkBuffer, true); err != nil {
+		return err
+	}
 	timeout := unix.NsecToTimeval(socketTimeout.Nanoseconds())
 	// The kernel filters dumps by table and protocol only under strict checking.
 	return errors.Join(socket.SetSendTimeout(&timeout), socket.SetReceiveTimeout(&timeout), socket.SetExtAck(true),

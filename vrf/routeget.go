@@ -26,7 +26,8 @@ type RouteQuery struct {
 // RouteAnswer is what the kernel does with the packet.
 type RouteAnswer struct {
 	// Table is where the route was found; 0 when the kernel does not say, which is so
-	// for most packets that it does not deliver.
+	// for most packets that it does not deliver. In IPv6 it may be another table with a
+	// route to the same next-hop object: the kernel caches the answer there (6.1).
 	Table TableID
 	// Type is Unicast, Local, or why the packet is not delivered. A packet without a
 	// route is Unreachable.

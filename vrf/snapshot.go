@@ -214,7 +214,7 @@ func (s *Snapshot) classifyRoutes(raw Raw) {
 			s.Config.Routes = append(s.Config.Routes, r.Route)
 		}
 	}
-	slices.SortFunc(s.Config.Routes, compareRoutes)
+	sortRuns(s.Config.Routes, compareRoutes)
 	tables := s.tables()
 	for _, r := range raw.Routes {
 		if !ours(r) && tables[r.Table] {
@@ -330,8 +330,19 @@ func (o Owner) ownsVLAN(l Link) bool {
 
 func (o Owner) halfMade(l Link) bool { return l.Alias == "" && l.Group == o.newGroup() }
 
+// compareRoutes orders by key. It is asked for every route of a full table, so it does
+// no more than it must: prefixes are masked, so netip.Prefix.Compare would only be slower.
 func compareRoutes(a, b Route) int {
-	return cmp.Or(cmp.Compare(a.Table, b.Table), a.Prefix.Compare(b.Prefix), cmp.Compare(a.Metric, b.Metric))
+	if a.Table != b.Table {
+		return cmp.Compare(a.Table, b.Table)
+	}
+	if a.Prefix != b.Prefix {
+		if c := a.Prefix.Addr().Compare(b.Prefix.Addr()); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits())
+	}
+	return cmp.Compare(a.Metric, b.Metric)
 }
 
 func compareRules(a, b Rule) int {
