@@ -76,7 +76,7 @@ func (d *differ) compare() {
 
 // touched says whether a rule refers to an object that is remade.
 func (d *differ) touched(l Line) bool {
-	if len(d.remakeSet) == 0 && len(d.remakeChain) == 0 {
+	if len(d.remakeSet) == 0 && len(d.remakeChain) == 0 && len(d.remakeFlow) == 0 {
 		return false
 	}
 	for _, m := range references.FindAllStringSubmatch(l.Text, -1) {
@@ -98,23 +98,35 @@ func (d *differ) stale(value string) bool {
 	return d.remakeChain[chain]
 }
 
-func (d *differ) flushChains() {
-	for _, name := range sorted(d.have.Chains) {
-		_, wanted := d.want.Chains[name]
-		if len(d.have.Chains[name].Lines) > 0 && (!wanted || d.rewrite[name]) {
-			d.op(Op{Verb: verbFlush, Kind: kindChain, Name: name})
+// chosen gives, in order, the names of what is to be kept. Of thousands of
+// objects an edit concerns few, and only those are put in order.
+func chosen[V any](m map[string]V, keep func(name string, v V) bool) []string {
+	var names []string
+	for name, v := range m {
+		if keep(name, v) {
+			names = append(names, name)
 		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (d *differ) flushChains() {
+	for _, name := range chosen(d.have.Chains, func(name string, c Chain) bool {
+		_, wanted := d.want.Chains[name]
+		return len(c.Lines) > 0 && (!wanted || d.rewrite[name])
+	}) {
+		d.op(Op{Verb: verbFlush, Kind: kindChain, Name: name})
 	}
 }
 
 func (d *differ) takeElements() {
-	for _, name := range sorted(d.have.Sets) {
+	for _, name := range chosen(d.have.Sets, func(name string, s Set) bool {
+		want := d.want.Sets[name]
+		return len(s.Elements) > 0 && (d.chainsRemade() || !s.sameSpec(want) || !sameMemory(s, want))
+	}) {
 		have, want := d.have.Sets[name], d.want.Sets[name]
-		_, wanted := d.want.Sets[name]
-		if len(have.Elements) == 0 || !d.chainsRemade() && have.sameSpec(want) && sameMemory(have, want) {
-			continue
-		}
-		if !wanted || d.remakeSet[name] {
+		if _, wanted := d.want.Sets[name]; !wanted || d.remakeSet[name] {
 			d.op(Op{Verb: verbFlush, Kind: have.kind(), Name: name})
 			continue
 		}
@@ -143,15 +155,17 @@ func (d *differ) moved(from, to Set) []string {
 }
 
 func (d *differ) takeObjects() {
-	for _, name := range sorted(d.have.Sets) {
-		if _, wanted := d.want.Sets[name]; !wanted || d.remakeSet[name] {
-			d.op(Op{Verb: verbDelete, Kind: d.have.Sets[name].kind(), Name: name})
-		}
+	for _, name := range chosen(d.have.Sets, func(name string, _ Set) bool {
+		_, wanted := d.want.Sets[name]
+		return !wanted || d.remakeSet[name]
+	}) {
+		d.op(Op{Verb: verbDelete, Kind: d.have.Sets[name].kind(), Name: name})
 	}
-	for _, name := range sorted(d.have.Chains) {
-		if _, wanted := d.want.Chains[name]; !wanted || d.remakeChain[name] {
-			d.op(Op{Verb: verbDelete, Kind: kindChain, Name: name})
-		}
+	for _, name := range chosen(d.have.Chains, func(name string, _ Chain) bool {
+		_, wanted := d.want.Chains[name]
+		return !wanted || d.remakeChain[name]
+	}) {
+		d.op(Op{Verb: verbDelete, Kind: kindChain, Name: name})
 	}
 	for _, name := range sorted(d.have.Counters) {
 		if !d.want.Counters[name] {
@@ -181,41 +195,42 @@ func (d *differ) makeObjects() {
 			d.op(Op{Verb: verbAdd, Kind: kindFlowtable, Name: name, Flowtable: d.want.Flowtables[name]})
 		}
 	}
-	for _, name := range sorted(d.want.Chains) {
-		if _, there := d.have.Chains[name]; !there || d.remakeChain[name] {
-			d.op(Op{Verb: verbAdd, Kind: kindChain, Name: name, Base: d.want.Chains[name].Base})
-		}
+	for _, name := range chosen(d.want.Chains, func(name string, _ Chain) bool {
+		_, there := d.have.Chains[name]
+		return !there || d.remakeChain[name]
+	}) {
+		d.op(Op{Verb: verbAdd, Kind: kindChain, Name: name, Base: d.want.Chains[name].Base})
 	}
-	for _, name := range sorted(d.want.Sets) {
-		if _, there := d.have.Sets[name]; !there || d.remakeSet[name] {
-			s := d.want.Sets[name].bare()
-			d.op(Op{Verb: verbAdd, Kind: s.kind(), Name: name, Set: s})
-		}
+	for _, name := range chosen(d.want.Sets, func(name string, _ Set) bool {
+		_, there := d.have.Sets[name]
+		return !there || d.remakeSet[name]
+	}) {
+		s := d.want.Sets[name].bare()
+		d.op(Op{Verb: verbAdd, Kind: s.kind(), Name: name, Set: s})
 	}
 }
 
 func (d *differ) putElements() {
-	for _, name := range sorted(d.want.Sets) {
+	more := 0
+	for name, s := range d.want.Sets {
+		more += max(0, len(s.Elements)-len(d.have.Sets[name].Elements))
+	}
+	d.ops = slices.Grow(d.ops, more)
+	for _, name := range chosen(d.want.Sets, func(name string, s Set) bool {
+		return d.chainsRemade() || d.remakeSet[name] || !sameMemory(d.have.Sets[name], s)
+	}) {
 		have, want := d.have.Sets[name], d.want.Sets[name]
 		if d.remakeSet[name] {
 			have.Elements = nil
 		}
-		if !d.chainsRemade() && sameMemory(have, want) {
-			continue
-		}
-		fresh := d.moved(want, have)
-		d.ops = slices.Grow(d.ops, len(fresh))
-		for _, key := range fresh {
+		for _, key := range d.moved(want, have) {
 			d.op(Op{Verb: verbAdd, Kind: kindElement, Name: name, Set: want.bare(), Key: key, Value: want.Elements[key]})
 		}
 	}
 }
 
 func (d *differ) putRules() {
-	for _, name := range sorted(d.want.Chains) {
-		if !d.rewrite[name] {
-			continue
-		}
+	for _, name := range chosen(d.want.Chains, func(name string, _ Chain) bool { return d.rewrite[name] }) {
 		for _, line := range d.want.Chains[name].Lines {
 			d.op(Op{Verb: verbAdd, Kind: kindRule, Name: name, Line: line})
 		}

@@ -88,15 +88,19 @@ func (o Op) String() string {
 // its errors.
 const elementsPerLine = 200
 
+// bytesPerOp is about what an operation takes in a script.
+const bytesPerOp = 48
+
 // script is the plan as nft gets it. Elements of a set that follow each other
 // are one command, and those of a new set stand in its declaration: that takes
 // nft less than half the time each.
 func (p Plan) script() string {
 	var b strings.Builder
+	b.Grow(len(p.Ops) * bytesPerOp)
 	for i := 0; i < len(p.Ops); {
 		switch op := p.Ops[i]; {
 		case op.Kind == kindElement:
-			n := run(p.Ops[i:])
+			n := run(p.Ops[i:], elementsPerLine)
 			op.writeElements(&b, p.Ops[i:i+n])
 			i += n
 		case op.Verb == verbAdd && (op.Kind == "set" || op.Kind == "map"):
@@ -110,10 +114,11 @@ func (p Plan) script() string {
 	return b.String()
 }
 
-// run counts the operations from the first on that are elements of one set.
-func run(ops []Op) int {
+// run counts the operations from the first on that are elements of one set, up
+// to a limit.
+func run(ops []Op, limit int) int {
 	n := 1
-	for n < len(ops) && n < elementsPerLine && ops[n].sameSet(ops[0]) {
+	for n < min(len(ops), limit) && ops[n].sameSet(ops[0]) {
 		n++
 	}
 	return n
@@ -146,11 +151,15 @@ func writeSets(b *strings.Builder, ops []Op) int {
 	sets := ops[:n]
 	var rest []Op
 	for n < len(ops) && ops[n].Verb == verbAdd && ops[n].Kind == kindElement {
-		count := run(ops[n:])
-		if _, ok := fresh[ops[n].Name]; ok {
-			fresh[ops[n].Name] = append(fresh[ops[n].Name], ops[n:n+count]...)
-		} else {
-			rest = append(rest, ops[n:n+count]...)
+		count := run(ops[n:], len(ops))
+		elements := ops[n : n+count : n+count]
+		switch earlier, isNew := fresh[ops[n].Name]; {
+		case !isNew:
+			rest = append(rest, elements...)
+		case earlier == nil:
+			fresh[ops[n].Name] = elements
+		default:
+			fresh[ops[n].Name] = append(earlier, elements...)
 		}
 		n += count
 	}

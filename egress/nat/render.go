@@ -41,7 +41,7 @@ func render(cfg Config, buckets func(int) int) Ruleset { return newRenderer(buck
 // what is the same.
 func (cache *Renderer) Render(cfg Config) Ruleset {
 	cache.pools, cache.lastPools = map[string]Set{}, cache.pools
-	r := renderer{cfg: cfg, out: newRuleset(), buckets: cache.count, cache: cache}
+	r := renderer{cfg: cfg, out: emptyRuleset(2 * len(cfg.Policies)), buckets: cache.count, cache: cache}
 	r.pools = usablePools(cfg)
 	r.exits = usableExits(cfg, r.pools)
 	r.spreads = spreadCodes(cfg.Spreads)
@@ -231,10 +231,11 @@ func (r *renderer) clientPieces(family func([]netip.Prefix) []netip.Prefix) []pi
 // through to the end and is routed normally.
 func (r *renderer) policies() {
 	seen := make(map[string]*renderedPolicy, len(r.cfg.Policies))
+	verdict := remember(r.verdict)
 	for _, p := range r.cfg.Policies {
 		done := r.cache.policies[p.Name]
-		if done == nil || !done.fits(p.Rules, r.verdict) {
-			done = renderPolicy(p, r.verdict)
+		if done == nil || !done.fits(p.Rules, verdict) {
+			done = renderPolicy(p, verdict)
 		}
 		seen[p.Name] = done
 		done.addTo(r.out)

@@ -35,6 +35,20 @@ type target struct {
 	exit   string
 }
 
+// remember asks verdict once for each target.
+func remember(verdict func(Rule) string) func(Rule) string {
+	known := map[target]string{}
+	return func(rule Rule) string {
+		t := target{rule.Action, rule.Exit}
+		value, ok := known[t]
+		if !ok {
+			value = verdict(rule)
+			known[t] = value
+		}
+		return value
+	}
+}
+
 // renderedPolicy is a policy's chain and maps, and what they came from.
 type renderedPolicy struct {
 	rules    []Rule

@@ -96,11 +96,14 @@ func lines(texts ...string) []Line {
 	return out
 }
 
-func newRuleset() Ruleset {
+func newRuleset() Ruleset { return emptyRuleset(0) }
+
+// emptyRuleset has room for about n chains and sets.
+func emptyRuleset(n int) Ruleset {
 	return Ruleset{
 		Exists:   true,
-		Chains:   map[string]Chain{},
-		Sets:     map[string]Set{},
+		Chains:   make(map[string]Chain, n),
+		Sets:     make(map[string]Set, n),
 		Counters: map[string]bool{},
 
 		Flowtables: map[string]Flowtable{},
@@ -134,11 +137,12 @@ func (r Ruleset) Clone() Ruleset {
 // fork returns a copy whose chains and sets can be replaced. What is in them is
 // shared.
 func (r Ruleset) fork() Ruleset {
-	out := newRuleset()
+	out := emptyRuleset(len(r.Chains))
 	out.Exists, out.Dormant = r.Exists, r.Dormant
 	maps.Copy(out.Chains, r.Chains)
 	maps.Copy(out.Sets, r.Sets)
 	maps.Copy(out.Counters, r.Counters)
+	maps.Copy(out.Flowtables, r.Flowtables)
 	maps.Copy(out.Extra, r.Extra)
 	return out
 }

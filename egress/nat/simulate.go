@@ -94,7 +94,7 @@ func (o Op) applyTo(r *simulation) error {
 		}
 		r.Counters[o.Name] = true
 	case kindFlowtable:
-		return o.applyFlowtable(r)
+		return o.applyFlowtable(&r.Ruleset)
 	default:
 		key := o.Kind + " " + o.Name
 		if _, ok := r.Extra[key]; !ok {
