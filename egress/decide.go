@@ -29,6 +29,8 @@ type Decision struct {
 	// Policy and Rule are nil where none was asked, or none matched.
 	Policy *Policy
 	Rule   *Rule
+	// Local means that the destination is an address of this gateway.
+	Local bool
 	// Client is the policy's prefix that the source matched.
 	Client netip.Prefix
 }
@@ -76,7 +78,7 @@ func (d *decider) decide(src, dst netip.Addr) Decision {
 	case d.sources.Contains(dst):
 		return Decision{Outcome: OutcomeNormal, Reason: "the destination is in clients.prefixes"}
 	case d.own[dst]:
-		return Decision{Outcome: OutcomeNormal, Reason: "the destination is an address of this gateway"}
+		return Decision{Outcome: OutcomeNormal, Local: true, Reason: "the destination is an address of this gateway"}
 	case slices.ContainsFunc(d.never, func(p netip.Prefix) bool { return p.Contains(dst) }):
 		return Decision{Outcome: OutcomeNormal, Reason: "the destination is link-local, multicast, loopback or unspecified"}
 	case !d.sources.Contains(src):

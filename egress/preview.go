@@ -43,23 +43,9 @@ func (p Preview) String() string {
 // kernel has them.
 func MakePreview(ctx context.Context, spec *Spec, kernel Kernel, filter Filter, sysctls Sysctls,
 	learned map[string][]bgp.Route, verdicts map[string]probes.Verdict) (Preview, error) {
-	have, err := kernel.Snapshot(ctx)
+	have, rules, st, err := observeMachine(ctx, spec, kernel, filter, learned, verdicts)
 	if err != nil {
 		return Preview{}, err
-	}
-	rules, err := filter.Snapshot(ctx)
-	if err != nil {
-		return Preview{}, err
-	}
-	st := Observe(have, spec.Settings.Ownership)
-	if st.Flowtables, err = filter.HasFlowtable(ctx); err != nil {
-		return Preview{}, err
-	}
-	if learned != nil {
-		st.Learned = learned
-	}
-	if verdicts != nil {
-		st.Verdicts = verdicts
 	}
 	want := Resolve(spec, st)
 	out := Preview{Kernel: vrf.Diff(have, want.Kernel), Filter: nat.Diff(rules, nat.Render(want.NAT)), Networks: want.Networks}
@@ -71,4 +57,42 @@ func MakePreview(ctx context.Context, spec *Spec, kernel Kernel, filter Filter, 
 		out.Sysctls = append(out.Sysctls, c.String())
 	}
 	return out, nil
+}
+
+// observeMachine reads the kernel, and adds what a running daemon knows.
+func observeMachine(ctx context.Context, spec *Spec, kernel Kernel, filter Filter,
+	learned map[string][]bgp.Route, verdicts map[string]probes.Verdict) (vrf.Snapshot, nat.Ruleset, State, error) {
+	have, err := kernel.Snapshot(ctx)
+	if err != nil {
+		return vrf.Snapshot{}, nat.Ruleset{}, State{}, err
+	}
+	rules, err := filter.Snapshot(ctx)
+	if err != nil {
+		return vrf.Snapshot{}, nat.Ruleset{}, State{}, err
+	}
+	st := Observe(have, spec.Settings.Ownership)
+	if st.Flowtables, err = filter.HasFlowtable(ctx); err != nil {
+		return vrf.Snapshot{}, nat.Ruleset{}, State{}, err
+	}
+	if learned != nil {
+		st.Learned = learned
+	}
+	if verdicts != nil {
+		st.Verdicts = verdicts
+	}
+	return have, rules, st, nil
+}
+
+// MakeExplanation observes the kernel, explains a flow and compares the
+// explanation with what the kernel does. Nothing is changed. learned and
+// verdicts are as in MakePreview.
+func MakeExplanation(ctx context.Context, spec *Spec, kernel Kernel, ask RouteAsker, filter Filter,
+	learned map[string][]bgp.Route, verdicts map[string]probes.Verdict, flow Flow) (*Explanation, error) {
+	_, rules, st, err := observeMachine(ctx, spec, kernel, filter, learned, verdicts)
+	if err != nil {
+		return nil, err
+	}
+	want := Resolve(spec, st)
+	e := Explain(spec, st, &want, flow)
+	return e, e.Compare(ctx, spec, ask, rules, nat.Render(want.NAT))
 }

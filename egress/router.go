@@ -58,7 +58,7 @@ type Router struct {
 	changed  bool
 	have     vrf.Snapshot
 	filter   nat.Ruleset
-	rules    nat.Ruleset // rendered for prev by renderer
+	// renderer renders what of the packet filter changed since the last round.
 	renderer *nat.Renderer
 	// awaiting are the networks whose learned routes are kept from before our
 	// restart, until their speaker is in sync.
@@ -199,7 +199,7 @@ func (r *Router) round(ctx context.Context) error {
 	rep := report{begin: begin, event: event, spec: r.spec, want: &want, failed: map[string]error{}}
 
 	rep.add("withdraw", r.withdraw(ctx, &want))
-	rules := r.render(&want)
+	rules := r.renderer.Render(want.NAT)
 	if err := r.guards(ctx, rules); err != nil {
 		// Without guards nothing may be opened: stop here, fail closed.
 		rep.add("guards", err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"time"
 
 	"github.com/egret-router/egret/bgp"
@@ -79,14 +78,6 @@ func (r *Router) setSpeaker(ctx context.Context, configs []bgp.Config) error {
 	return err
 }
 
-// render renders the packet filter, what of it changed since the last round.
-func (r *Router) render(want *Desired) nat.Ruleset {
-	if r.prev == nil || !reflect.DeepEqual(r.prev.NAT, want.NAT) {
-		r.rules = r.renderer.Render(want.NAT)
-	}
-	return r.rules
-}
-
 // guards puts the guards of new ports and addresses in place. It only adds.
 func (r *Router) guards(ctx context.Context, want nat.Ruleset) error {
 	plan := nat.DiffGuards(r.filter, want)
@@ -158,6 +149,14 @@ func (rep *report) fail(network string, err error) {
 // full table is megabytes.
 const maxPlanText = 8 << 10
 
+// ranPlan notes a plan of the packet filter, as far as there is room.
+func (rep *report) ranPlan(p nat.Plan) {
+	if len(p.Ops) > maxPlanText/16 {
+		p.Ops = p.Ops[:maxPlanText/16] // the text of more is cut off anyway
+	}
+	rep.ran(p.String())
+}
+
 func (rep *report) ran(text string) {
 	if rep.plan != "" {
 		rep.plan += "\n"
@@ -172,13 +171,16 @@ func (rep *report) ran(text string) {
 func (r *Router) applyFilter(ctx context.Context, want nat.Ruleset, rep *report) error {
 	plan := nat.Diff(r.filter, want)
 	if plan.Empty() {
+		r.filter = want // which shares its memory with what is rendered next
 		return nil
 	}
-	if err := r.filterApply(ctx, plan); err != nil {
+	if err := r.edges.Filter.Apply(ctx, plan); err != nil {
+		r.filterDirty.Store(true)
 		rep.filter = err
 		return err
 	}
-	rep.ran(plan.String())
+	r.filter = want
+	rep.ranPlan(plan)
 	rep.ops++
 	return nil
 }

@@ -29,6 +29,19 @@ alone and networks count as the kernel has them. Prints "nothing to change" when
 	return cmd
 }
 
+// askDaemon asks a running daemon for what only it knows; without one there is
+// nothing to know.
+func askDaemon(cmd *cobra.Command, s egress.Settings) (map[string][]bgp.Route, map[string]probes.Verdict) {
+	seen, err := control.NewClient(control.SocketPath(s.RunDir)).Observed(cmd.Context())
+	if err == nil {
+		return seen.Learned, seen.Verdicts
+	}
+	if !errors.Is(err, control.ErrNoDaemon) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "egret: going on without the daemon's knowledge:", err)
+	}
+	return nil, nil
+}
+
 func plan(cmd *cobra.Command, file string) error {
 	spec, err := config.Load(file)
 	if err != nil {
@@ -39,14 +52,7 @@ func plan(cmd *cobra.Command, file string) error {
 		return err
 	}
 	defer m.Close()
-	var learned map[string][]bgp.Route
-	var verdicts map[string]probes.Verdict
-	switch seen, err := control.NewClient(control.SocketPath(spec.Settings.RunDir)).Observed(cmd.Context()); {
-	case err == nil:
-		learned, verdicts = seen.Learned, seen.Verdicts
-	case !errors.Is(err, control.ErrNoDaemon):
-		fmt.Fprintln(cmd.ErrOrStderr(), "egret: planning without the daemon's knowledge:", err)
-	}
+	learned, verdicts := askDaemon(cmd, spec.Settings)
 	preview, err := egress.MakePreview(cmd.Context(), spec, m.kernel, m.filter, m.sysctls, learned, verdicts)
 	if err != nil {
 		return err
