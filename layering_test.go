@@ -31,8 +31,10 @@ var rooms = map[string][]string{
 	"vrf":            {},
 	"bgp":            {},
 	"probes":         {},
+	"probes/bfd":     {},
 	"egress/nat":     {},
 	"egress/sysctl":  {},
+	"egress/flows":   {},
 	"egress":         leaves,
 	"egress/config":  append([]string{"egress"}, leaves...),
 	"egress/metrics": append([]string{"egress"}, leaves...),
@@ -44,7 +46,7 @@ var rooms = map[string][]string{
 }
 
 // leaves are the rooms that import nothing of ours.
-var leaves = []string{"vrf", "bgp", "probes", "egress/nat", "egress/sysctl"}
+var leaves = []string{"vrf", "bgp", "probes", "probes/bfd", "egress/nat", "egress/sysctl", "egress/flows"}
 
 const anyRoom = "*"
 
@@ -59,6 +61,7 @@ var confined = []struct{ library, room string }{
 	{"github.com/osrg/gobgp", "bgp"},
 	{"sigs.k8s.io/knftables", "egress/nat"},
 	{"github.com/google/nftables", "egress/nat"},
+	{"github.com/ti-mo/conntrack", "egress/flows"},
 	{"github.com/spf13/viper", "egress/config"},
 	{"github.com/spf13/cobra", "cmd/egret"},
 	{"github.com/prometheus/client_golang", "egress/metrics"},
@@ -247,6 +250,8 @@ func TestLayeringFindsEverything(t *testing.T) {
 		{"egress/a_test.go", `package egress; import "github.com/osrg/gobgp/v4/api"`, `belongs into "bgp" only`},
 		{"egress/nat/a.go", `package nat; import n "github.com/mdlayher/netlink"`, `belongs into "vrf" only`},
 		{"vrf/a.go", `package vrf; import "sigs.k8s.io/knftables"`, `belongs into "egress/nat" only`},
+		{"egress/a.go", `package egress; import "github.com/ti-mo/conntrack"`, `belongs into "egress/flows" only`},
+		{"egress/flows/a.go", "package flows\n" + own + `egress/nat"`, `room "egress/flows" must not import`},
 		{"control/a.go", `package control; import _ "github.com/spf13/viper"`, `belongs into "egress/config" only`},
 		{"control/a.go", `package control; import "k8s.io/client-go/rest"`, `belongs into "egress/crd" only`},
 		{"fresh/a.go", "package fresh", `belongs to no room`},

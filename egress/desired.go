@@ -19,6 +19,10 @@ type Desired struct {
 	Sysctls []sysctl.Setting
 	// Networks are the decisions taken, sorted by name.
 	Networks []NetworkDecision
+	// sets are the numbers that are active for a hop set, by its key.
+	sets map[string]map[uint16]bool
+	// objects are the next-hop objects and how the groups were filled.
+	objects *objects
 }
 
 // NetworkDecision is what Resolve decided on one network.
@@ -37,6 +41,10 @@ type NetworkDecision struct {
 	// StaticRoutes and LearnedRoutes count the routes wanted in the table;
 	// Unresolved those left out because no next hop is on a connected prefix.
 	StaticRoutes, LearnedRoutes, Unresolved int
+	// Paths are the network's paths, by number; Exhausted counts those that found
+	// no number, whose traffic is dropped.
+	Paths     []PathDecision
+	Exhausted int
 	// Stale is true while learned routes are those kept from before a restart.
 	Stale bool
 }
@@ -45,8 +53,9 @@ type NetworkDecision struct {
 type NextHopDecision struct {
 	Address netip.Addr
 	Device  string
-	// Live means that its device is up and has carrier.
-	Live bool
+	// Live means that its device is up and has carrier; Usable that it may carry
+	// traffic, which its probes have a say in.
+	Live, Usable bool
 	// Routes counts the routes that use it.
 	Routes int
 	Reason string
@@ -60,4 +69,25 @@ func (d *Desired) network(name string) *NetworkDecision {
 		}
 	}
 	return nil
+}
+
+// PathDecision is one path of a network.
+type PathDecision struct {
+	Number uint16
+	Table  vrf.TableID
+	Mark   vrf.Mark
+	V6     bool
+	// Generation counts the paths of one anchor that were made because a next hop
+	// returned.
+	Generation uint8
+	// Active paths take new flows; the others are kept for the flows they have.
+	Active bool
+	Usable bool
+	// Anchor is invalid for the only path of a hop set. Bound is the set's.
+	Anchor netip.Addr
+	Bound  int
+	// Named says that a rule names the next hops, listed in Ordered in the order
+	// of their preference on this path; Members are those in use.
+	Named            bool
+	Ordered, Members []netip.Addr
 }

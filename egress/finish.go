@@ -43,6 +43,7 @@ func (r *Router) finish(rep *report, st *State) error {
 		r.logChange(rep, took)
 	}
 	r.prev = rep.want
+	r.changed = r.changed && len(rep.errs) > 0
 	r.observed.Store(st)
 	r.publish(rep, took)
 	return rep.err()
@@ -92,8 +93,7 @@ func (r *Router) publish(rep *report, took time.Duration) {
 	}
 	r.forget(rep.want)
 	s.Pools = r.poolStatuses(rep)
-	s.Policies = policyStatuses(rep)
-	r.status.Store(s)
+	r.status.Store(&published{status: s, spec: rep.spec, want: rep.want, failed: rep.failed})
 }
 
 // forget drops the history of networks that are gone.
@@ -112,9 +112,7 @@ func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[s
 		UnresolvedRoutes: dec.Unresolved, Stale: dec.Stale}
 	rec := r.phase(rep, dec, speakers[dec.Name])
 	n.Phase, n.Reason, n.Since = rec.phase, rec.reason, rec.since
-	for _, h := range dec.NextHops {
-		n.NextHops = append(n.NextHops, NextHopStatus(h))
-	}
+	n.NextHops, n.Paths, n.Exhausted = nextHopStatuses(dec), pathStatuses(dec, r.flows.latest()), dec.Exhausted
 	for _, p := range speakers[dec.Name].Peers {
 		n.Peers = append(n.Peers, PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
 			LastError: p.LastError, Received: p.Received, Accepted: p.Accepted, Advertised: p.Advertised,
@@ -171,12 +169,12 @@ func (r *Router) poolStatuses(rep *report) []PoolStatus {
 	var out []PoolStatus
 	for _, p := range rep.spec.Pools {
 		v4, v6 := poolAddresses(p.Prefixes)
-		s := PoolStatus{Name: p.Name, Network: p.Network, Prefixes: p.Prefixes, Addresses4: len(v4), Addresses6: len(v6)}
-		// A speaker in error may or may not say what it was told.
-		s.Advertised = len(p.Prefixes) > 0 && r.history[p.Network].phase != PhaseError
-		for _, prefix := range p.Prefixes {
-			s.Advertised = s.Advertised && r.advertised[p.Network][prefix]
+		s := PoolStatus{Name: p.Name, Network: p.Network, Prefixes: p.Prefixes, Addresses4: len(v4), Addresses6: len(v6), Stickiness: "client"}
+		if p.PerFlow {
+			s.Stickiness = "flow"
 		}
+		// A speaker in error may or may not say what it was told.
+		s.Advertised = p.advertisedBy(r.advertised[p.Network]) && r.history[p.Network].phase != PhaseError
 		if !s.Advertised {
 			s.Reason = r.whyNotAdvertised(rep, p)
 		}
@@ -201,24 +199,4 @@ func (r *Router) whyNotAdvertised(rep *report, p Pool) string {
 		return "the packet filter is not in place"
 	}
 	return "not advertised yet"
-}
-
-func policyStatuses(rep *report) []PolicyStatus {
-	var out []PolicyStatus
-	for _, p := range rep.spec.Policies {
-		s := PolicyStatus{Name: p.Name, Clients: p.Clients}
-		for _, rule := range p.Rules {
-			rs := RuleStatus{Destination: rule.Destination, Action: rule.Action, Network: rule.Network, Pool: rule.Pool}
-			switch rule.Action {
-			case ActionSkip:
-				rs.Forwarding = true
-			case ActionNetwork:
-				dec := rep.want.network(rule.Network)
-				rs.Forwarding = dec != nil && dec.Up && rep.failed[rule.Network] == nil
-			}
-			s.Rules = append(s.Rules, rs)
-		}
-		out = append(out, s)
-	}
-	return out
 }

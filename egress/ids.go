@@ -31,12 +31,15 @@ func hopSetMark(index uint16) vrf.Mark { return markEgress | vrf.Mark(index)<<ho
 func exitMark(network, pool uint16) vrf.Mark { return hopSetMark(network) | vrf.Mark(pool) }
 
 // assignIndexes gives each name a number in 1..maxIndex: the one it already
-// has, else the hash of its name, probing upwards over numbers that are taken.
-// The result depends on the sets alone, not on their order.
-func assignIndexes(names []string, held map[string]uint16) map[string]uint16 {
+// has, else the hash of its name, probing upwards over numbers that are taken or
+// reserved. The result depends on the sets alone, not on their order.
+func assignIndexes(names []string, held map[string]uint16, reserved ...uint16) map[string]uint16 {
 	out := make(map[string]uint16, len(names))
-	taken := make(map[uint16]bool, len(names)+len(held))
+	taken := make(map[uint16]bool, len(names)+len(held)+len(reserved))
 	for _, n := range held {
+		taken[n] = true
+	}
+	for _, n := range reserved {
 		taken[n] = true
 	}
 	sorted := slices.Sorted(slices.Values(names))
@@ -59,4 +62,32 @@ func hash(s string) uint32 {
 	h := fnv.New32a()
 	h.Write([]byte(s))
 	return h.Sum32()
+}
+
+// numbers hands out the numbers of paths, which share theirs with networks.
+type numbers struct{ taken map[uint16]bool }
+
+func newNumbers(indexes map[string]uint16, paths []AdoptedPath) *numbers {
+	n := &numbers{taken: make(map[uint16]bool, len(indexes)+len(paths))}
+	for _, i := range indexes {
+		n.taken[i] = true
+	}
+	for _, p := range paths {
+		n.taken[p.Number] = true
+	}
+	return n
+}
+
+// take gives the first free number from the name's hash upwards, false when
+// there is none.
+func (n *numbers) take(name string) (uint16, bool) {
+	if len(n.taken) >= maxIndex {
+		return 0, false
+	}
+	i := uint16(hash(name)%maxIndex) + 1
+	for n.taken[i] {
+		i = i%maxIndex + 1
+	}
+	n.taken[i] = true
+	return i, true
 }

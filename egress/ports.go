@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/egress/sysctl"
 	"github.com/egret-router/egret/probes"
@@ -24,6 +25,8 @@ type Filter interface {
 	Snapshot(ctx context.Context) (nat.Ruleset, error)
 	// Apply carries p out as one transaction: all of it or nothing.
 	Apply(ctx context.Context, p nat.Plan) error
+	// HasFlowtable says whether this kernel can offload flows.
+	HasFlowtable(ctx context.Context) (bool, error)
 	// Watch calls notify when somebody else changed the table, and blocks until
 	// ctx ends.
 	Watch(ctx context.Context, notify func()) error
@@ -47,6 +50,14 @@ type Sysctls interface {
 	Set(ctx context.Context, want []sysctl.Setting) ([]sysctl.Change, error)
 }
 
+// Flows are the translated flows in conntrack; *flows.Table is the real one.
+type Flows interface {
+	// Sweep calls judge for each flow whose ct mark is mark under mask, and ends
+	// those that it says true for.
+	Sweep(ctx context.Context, mark, mask uint32, judge func(flows.Flow) bool) (flows.Result, error)
+	Stats(ctx context.Context) (flows.Stats, error)
+}
+
 // Edges are the sides of the world a Router acts on.
 type Edges struct {
 	Kernel  Kernel
@@ -54,6 +65,7 @@ type Edges struct {
 	Speaker Speaker
 	Prober  Prober
 	Sysctls Sysctls
+	Flows   Flows
 }
 
 // Trigger asks the loop for a round. It never blocks: requests that come while

@@ -52,6 +52,9 @@ func MakePreview(ctx context.Context, spec *Spec, kernel Kernel, filter Filter, 
 		return Preview{}, err
 	}
 	st := Observe(have, spec.Settings.Ownership)
+	if st.Flowtables, err = filter.HasFlowtable(ctx); err != nil {
+		return Preview{}, err
+	}
 	if learned != nil {
 		st.Learned = learned
 	}

@@ -39,7 +39,7 @@ type Router struct {
 	rejectedN uint64
 	loadedAt  time.Time
 
-	status    atomic.Pointer[Status]
+	status    atomic.Pointer[published]
 	observed  atomic.Pointer[State]
 	inspected atomic.Pointer[inspection]
 
@@ -49,11 +49,17 @@ type Router struct {
 	kernelDirty atomic.Bool
 	filterDirty atomic.Bool
 
+	flows *flowWatch
+
 	// What follows belongs to the loop.
-	spec   *Spec
-	have   vrf.Snapshot
-	filter nat.Ruleset
-	rules  nat.Ruleset // rendered for prev
+	spec *Spec
+	// compiled is of spec; changed says that no round has succeeded with it yet.
+	compiled *compiled
+	changed  bool
+	have     vrf.Snapshot
+	filter   nat.Ruleset
+	rules    nat.Ruleset // rendered for prev by renderer
+	renderer *nat.Renderer
 	// awaiting are the networks whose learned routes are kept from before our
 	// restart, until their speaker is in sync.
 	awaiting   map[string]bool
@@ -64,13 +70,18 @@ type Router struct {
 	// prev is what the round before wanted, clean whether it had no error.
 	prev  *Desired
 	clean bool
+	// draining says since which round a path takes no new flows.
+	draining map[uint16]uint64
+	// flowtables says that the kernel can offload flows.
+	flowtables bool
 }
 
 // NewRouter makes a Router. The trigger is the one that the edges' notify
 // functions fire.
 func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *Router {
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
-		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, first: true}
+		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, renderer: nat.NewRenderer(), first: true}
+	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
 	r.kernelDirty.Store(true)
 	r.filterDirty.Store(true)
 	return r
@@ -93,18 +104,6 @@ func (r *Router) Reject(err error) {
 	r.trigger.Fire()
 }
 
-// Status is what the last round and the last inspection found; nil before the
-// first round.
-func (r *Router) Status() *Status {
-	s, in := r.status.Load(), r.inspected.Load()
-	if s == nil || in == nil {
-		return s
-	}
-	full := *s
-	full.Drops, full.Problems = in.drops, in.problems
-	return &full
-}
-
 // Observed is the State of the last round; nil before the first one. It must
 // not be changed.
 func (r *Router) Observed() *State { return r.observed.Load() }
@@ -118,6 +117,7 @@ func (r *Router) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watchers.Go(func() { r.watch(ctx, "kernel", r.edges.Kernel.Watch, &r.kernelDirty) })
+	watchers.Go(func() { r.flows.run(ctx) })
 	watchers.Go(func() { r.watch(ctx, "nftables", r.edges.Filter.Watch, &r.filterDirty) })
 
 	resync := time.NewTimer(time.Hour)
@@ -158,6 +158,7 @@ func (r *Router) take() {
 	defer r.mu.Unlock()
 	if r.pending != nil {
 		r.spec, r.pending = r.pending, nil
+		r.compiled, r.changed = compile(r.spec), true
 	}
 }
 
@@ -189,11 +190,12 @@ func (r *Router) round(ctx context.Context) error {
 	defer cancel()
 	begin := time.Now()
 	event := r.eventAt.Swap(0)
+	r.loseHops(ctx)
 	st, err := r.gather(ctx)
 	if err != nil {
 		return r.failed(begin, err)
 	}
-	want := Resolve(r.spec, st)
+	want := r.compiled.resolve(st)
 	rep := report{begin: begin, event: event, spec: r.spec, want: &want, failed: map[string]error{}}
 
 	rep.add("withdraw", r.withdraw(ctx, &want))
@@ -208,6 +210,7 @@ func (r *Router) round(ctx context.Context) error {
 	rep.add("nftables", r.applyFilter(ctx, rules, &rep))
 	rep.add("advertise", r.advertise(ctx, &want, &rep))
 	rep.add("probes", r.edges.Prober.Set(want.Probes))
+	r.orderSweep(&want, &rep)
 	r.first = false
 	return r.finish(&rep, &st)
 }
@@ -231,7 +234,14 @@ func (r *Router) gather(ctx context.Context) (State, error) {
 		}
 		r.filter = have
 	}
+	if r.first {
+		var err error
+		if r.flowtables, err = r.edges.Filter.HasFlowtable(ctx); err != nil {
+			return State{}, err
+		}
+	}
 	st := Observe(r.have, r.spec.Settings.Ownership)
+	st.Flowtables, st.Drained = r.flowtables, r.drained()
 	if r.first {
 		for name := range st.Kept {
 			r.awaiting[name] = true

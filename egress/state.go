@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -23,6 +24,27 @@ type State struct {
 	Kept map[string]Kept
 	// Verdicts are the probes' judgements by probe name; missing is Unknown.
 	Verdicts map[string]probes.Verdict
+	// Paths are the paths the kernel has, by number.
+	Paths []AdoptedPath
+	// Members are the next hops in the kernel's groups, without ids and
+	// blackholes.
+	Members map[vrf.NextHopID][]vrf.NextHop
+	// InUse are the gateways in the kernel's groups.
+	InUse map[hopKey]bool
+	// Drained are the numbers of paths that are known to have no flows.
+	Drained map[uint16]bool
+	// Flowtables says that this kernel can offload flows.
+	Flowtables bool
+}
+
+// AdoptedPath is a path found in the kernel, recognised by the marker in its
+// table.
+type AdoptedPath struct {
+	Number uint16
+	Marker marker
+	V6     bool
+	// Kept are its routes with their groups, verbatim.
+	Kept
 }
 
 // Adopted is a network found in the kernel, recognised by its VRF's alias.
@@ -62,12 +84,44 @@ func Observe(have vrf.Snapshot, own Ownership) State {
 		byTable[v.Table] = v.Name
 	}
 	kept := newKeeper(have.Config)
+	paths := map[vrf.TableID]*AdoptedPath{}
+	for _, r := range have.Config.Routes {
+		if m, ok := markerOf(r.Prefix); ok && r.Table > own.TableBase && r.Table <= own.TableBase+maxIndex && byTable[r.Table] == "" {
+			paths[r.Table] = &AdoptedPath{Number: uint16(r.Table - own.TableBase), Marker: m}
+		}
+	}
 	for _, r := range have.Config.Routes {
 		if name, ok := byTable[r.Table]; ok && r.Learned {
 			st.Kept[name] = kept.add(st.Kept[name], r)
 		}
+		if p := paths[r.Table]; p != nil {
+			p.Kept = kept.add(p.Kept, r)
+			p.V6 = p.V6 || r.Type == vrf.Unicast && r.Prefix.Addr().Is6()
+		}
 	}
+	for _, p := range paths {
+		st.Paths = append(st.Paths, *p)
+	}
+	slices.SortFunc(st.Paths, func(a, b AdoptedPath) int { return cmp.Compare(a.Number, b.Number) })
+	st.members(kept)
 	return st
+}
+
+// members notes who is in which group.
+func (st *State) members(k keeper) {
+	st.Members = make(map[vrf.NextHopID][]vrf.NextHop, len(k.groups))
+	st.InUse = map[hopKey]bool{}
+	for id, g := range k.groups {
+		for _, m := range g.Members {
+			h, ok := k.hops[m.ID]
+			if !ok || h.Blackhole {
+				continue
+			}
+			h.ID = 0
+			st.Members[id] = append(st.Members[id], h)
+			st.InUse[hopKey{h.Gateway, h.Device}] = true
+		}
+	}
 }
 
 // forwarding reports whether rules send mark to table in at least one family
@@ -107,7 +161,9 @@ func newKeeper(have vrf.Config) keeper {
 }
 
 func (k keeper) add(to Kept, r vrf.Route) Kept {
-	if g, ok := k.groups[r.NextHop]; ok {
+	if n := len(to.Routes); n > 0 && to.Routes[n-1].NextHop == r.NextHop {
+		// as most routes
+	} else if g, ok := k.groups[r.NextHop]; ok {
 		if !hasGroup(to.Groups, g.ID) {
 			to.Groups = append(to.Groups, g)
 			for _, m := range g.Members {

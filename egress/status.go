@@ -17,11 +17,27 @@ type Status struct {
 	Networks []NetworkStatus `json:"networks"`
 	Pools    []PoolStatus    `json:"pools"`
 	Policies []PolicyStatus  `json:"policies"`
+	// Conntrack is the state of the kernel's connection tracking when it was last
+	// read; absent before.
+	Conntrack *ConntrackStatus `json:"conntrack,omitempty"`
 	// Drops are what the packet filter discarded, by reason, since its table was
 	// made; at most as old as the period of Inspect.
 	Drops []DropStatus `json:"drops,omitempty"`
 	// Problems are what others do in this kernel that could hurt our traffic.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// ConntrackStatus is the kernel's connection tracking in this namespace.
+type ConntrackStatus struct {
+	At         time.Time `json:"at"`
+	Flows      uint64    `json:"flows"`
+	MaxFlows   uint64    `json:"maxFlows"`
+	Translated int       `json:"translated"`
+	// InsertFailed counts packets dropped because no port was free, Drop new flows
+	// refused because the table was full, EarlyDrop flows ended to make room.
+	InsertFailed uint64 `json:"insertFailed"`
+	Drop         uint64 `json:"drop"`
+	EarlyDrop    uint64 `json:"earlyDrop"`
 }
 
 // ConfigStatus is the state of the configuration.
@@ -78,8 +94,12 @@ type NetworkStatus struct {
 	Stale            bool `json:"stale,omitempty"`
 
 	NextHops []NextHopStatus `json:"nextHops"`
-	Peers    []PeerStatus    `json:"peers"`
-	Probes   []ProbeStatus   `json:"probes"`
+	// Paths are those of rules with next hops or a bound of their own; Exhausted
+	// counts those that found no number, whose traffic is dropped.
+	Paths     []PathStatus  `json:"paths,omitempty"`
+	Exhausted int           `json:"exhaustedPaths,omitempty"`
+	Peers     []PeerStatus  `json:"peers"`
+	Probes    []ProbeStatus `json:"probes"`
 }
 
 // PortStatus is one uplink.
@@ -94,9 +114,30 @@ type PortStatus struct {
 type NextHopStatus struct {
 	Address netip.Addr `json:"address"`
 	Device  string     `json:"device,omitempty"`
-	Live    bool       `json:"live"`
-	Routes  int        `json:"routes"`
-	Reason  string     `json:"reason,omitempty"`
+	// Live means that its device has carrier; Usable that it may carry traffic.
+	Live   bool `json:"live"`
+	Usable bool `json:"usable"`
+	Routes int  `json:"routes"`
+	// Paths counts the paths that use it.
+	Paths  int    `json:"paths"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// PathStatus is one choice of next hops: a mark and a table.
+type PathStatus struct {
+	Number uint16 `json:"number"`
+	Table  uint32 `json:"table"`
+	Mark   string `json:"mark"`
+	IPv6   bool   `json:"ipv6,omitempty"`
+	// State is active (takes new flows), draining (kept for its flows).
+	State  string `json:"state"`
+	Usable bool   `json:"usable"`
+	// NextHops are in use; Spare would stand in for them, in this order. Both are
+	// empty for a path over the network's routes.
+	NextHops []netip.Addr `json:"nextHops,omitempty"`
+	Spare    []netip.Addr `json:"spare,omitempty"`
+	// Flows is the number of flows when they were last counted.
+	Flows int `json:"flows,omitempty"`
 }
 
 // PeerStatus is one BGP session.
@@ -139,6 +180,16 @@ type PoolStatus struct {
 	// Addresses4 and Addresses6 are the addresses clients are spread over.
 	Addresses4 int `json:"addresses4"`
 	Addresses6 int `json:"addresses6"`
+	// Stickiness is client or flow.
+	Stickiness string `json:"stickiness"`
+	// Flows is the number of flows with an address of the pool when they were last
+	// counted. Fullest is the address and destination that has most of the ports
+	// there are for it, PortsUsed of PortsMax: at the end further flows to that
+	// destination are dropped.
+	Flows     int    `json:"flows"`
+	Fullest   string `json:"fullest,omitempty"`
+	PortsUsed int    `json:"portsUsed,omitempty"`
+	PortsMax  int    `json:"portsMax,omitempty"`
 	// Advertised means that the speaker was told to; Reason says why not.
 	Advertised bool   `json:"advertised"`
 	Reason     string `json:"reason,omitempty"`
@@ -148,7 +199,9 @@ type PoolStatus struct {
 type PolicyStatus struct {
 	Name    string         `json:"name"`
 	Clients []netip.Prefix `json:"clients"`
-	Rules   []RuleStatus   `json:"rules"`
+	// Missing: clients are bound to a policy that does not exist, and blocked.
+	Missing bool         `json:"missing,omitempty"`
+	Rules   []RuleStatus `json:"rules"`
 }
 
 // RuleStatus is one rule of a policy.
@@ -157,6 +210,8 @@ type RuleStatus struct {
 	Action      Action       `json:"action"`
 	Network     string       `json:"network,omitempty"`
 	Pool        string       `json:"pool,omitempty"`
+	NextHops    []netip.Addr `json:"nextHops,omitempty"`
+	MaxNextHops int          `json:"maxNextHops,omitempty"`
 	// Forwarding is false while the rule's traffic is dropped or rejected.
 	Forwarding bool `json:"forwarding"`
 }

@@ -79,10 +79,10 @@ func (r *Router) setSpeaker(ctx context.Context, configs []bgp.Config) error {
 	return err
 }
 
-// render renders the packet filter, unless the last round wanted the same.
+// render renders the packet filter, what of it changed since the last round.
 func (r *Router) render(want *Desired) nat.Ruleset {
 	if r.prev == nil || !reflect.DeepEqual(r.prev.NAT, want.NAT) {
-		r.rules = nat.Render(want.NAT)
+		r.rules = r.renderer.Render(want.NAT)
 	}
 	return r.rules
 }
@@ -130,11 +130,14 @@ func (r *Router) applyKernel(ctx context.Context, want *Desired, rep *report) {
 	if plan.Empty() {
 		return
 	}
-	// The cache is stale from here on, whatever happens.
-	r.kernelDirty.Store(true)
 	res := r.edges.Kernel.Apply(ctx, plan)
 	rep.ran(plan.String())
 	rep.ops += res.Applied
+	if len(res.Errors) > 0 {
+		r.kernelDirty.Store(true)
+	} else {
+		r.follow(plan)
+	}
 	for network, err := range res.Failed() {
 		rep.fail(network, err)
 	}

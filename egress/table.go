@@ -2,6 +2,7 @@ package egress
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ const (
 	metricTerminal = 4278198272
 )
 
-// table collects the routes of one network.
+// table collects what one network has in the kernel.
 type table struct {
 	r   *resolver
 	n   *Network
@@ -28,8 +29,15 @@ type table struct {
 	connected []onLink
 	routes    []vrf.Route
 	seen      map[netip.Addr]*NextHopDecision
-	// alive counts routes with at least one live next hop.
-	alive int
+	// via are the routes through gateways, which paths copy; routeSets their
+	// different sets of next hops, by key in setIndex.
+	via       []gatewayRoute
+	routeSets []routeSet
+	setIndex  map[string]int
+	// all are the network's paths by number.
+	all []*path
+	// namesHops says that a rule names next hops in this network.
+	namesHops bool
 }
 
 // onLink is a prefix that is directly reachable by a device.
@@ -39,8 +47,24 @@ type onLink struct {
 	live   bool
 }
 
+// routeSet is the next hops that some routes have in common, those on connected
+// prefixes, sorted by address.
+type routeSet struct {
+	key  string
+	v6   bool
+	hops []hop
+}
+
+// gatewayRoute is a route through the next hops of a set.
+type gatewayRoute struct {
+	prefix  netip.Prefix
+	metric  uint32
+	learned bool
+	set     int
+}
+
 func newTable(r *resolver, n *Network, dec *NetworkDecision) *table {
-	t := &table{r: r, n: n, dec: dec, seen: map[netip.Addr]*NextHopDecision{}}
+	t := &table{r: r, n: n, dec: dec, seen: map[netip.Addr]*NextHopDecision{}, setIndex: map[string]int{}}
 	for _, p := range n.Ports {
 		l := r.st.Links[p.Name]
 		live := l.Up && l.Carrier
@@ -60,26 +84,28 @@ func newTable(r *resolver, n *Network, dec *NetworkDecision) *table {
 	return t
 }
 
-// terminal ends the table, so that no packet falls through to another one.
-func (t *table) terminal() {
+// terminals end a table, so that no packet falls through to another one.
+func terminals(table vrf.TableID) []vrf.Route {
+	var out []vrf.Route
 	for _, p := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
-		t.routes = append(t.routes, vrf.Route{Table: t.dec.Table, Prefix: p, Metric: metricTerminal, Type: vrf.Unreachable})
+		out = append(out, vrf.Route{Table: table, Prefix: p, Metric: metricTerminal, Type: vrf.Unreachable})
 	}
+	return out
 }
 
-// pool keeps unsolicited packets to pool addresses from looping.
-func (t *table) pool(p Pool) {
-	for _, prefix := range p.Prefixes {
-		t.routes = append(t.routes, vrf.Route{Table: t.dec.Table, Prefix: prefix, Metric: metricPool, Type: vrf.Blackhole})
+// poolRoutes keep unsolicited packets to pool addresses from looping.
+func poolRoutes(table vrf.TableID, pools []Pool) []vrf.Route {
+	var out []vrf.Route
+	for _, p := range pools {
+		for _, prefix := range p.Prefixes {
+			out = append(out, vrf.Route{Table: table, Prefix: prefix, Metric: metricPool, Type: vrf.Blackhole})
+		}
 	}
+	return out
 }
 
 func (t *table) static(s StaticRoute) {
-	gateways := make([]netip.Addr, 0, len(s.NextHops))
-	for _, h := range s.NextHops {
-		gateways = append(gateways, h.Address)
-	}
-	if t.via(s.Prefix, gateways, metricStatic, false) {
+	if t.through(s.Prefix, s.NextHops, metricStatic, false) {
 		t.dec.StaticRoutes++
 	}
 }
@@ -92,77 +118,147 @@ func (t *table) learned() {
 	}
 	routes, synced := t.r.st.Learned[t.n.Name]
 	if synced {
+		hops := make([]NextHop, 0, 8)
 		for _, r := range routes {
-			if t.via(r.Prefix, r.NextHops, metricLearned, true) {
+			hops = hops[:0]
+			for _, a := range r.NextHops {
+				hops = append(hops, NextHop{Address: a})
+			}
+			if t.through(r.Prefix, hops, metricLearned, true) {
 				t.dec.LearnedRoutes++
 			}
 		}
 		return
 	}
-	kept, ok := t.r.st.Kept[t.n.Name]
-	if !ok {
-		return
-	}
-	t.dec.Stale = true
-	t.dec.LearnedRoutes = len(kept.Routes)
-	t.routes = append(t.routes, kept.Routes...)
-	t.r.objects.keep(kept)
-	for _, h := range kept.NextHops {
-		if h.Blackhole {
-			continue
-		}
-		t.see(h.Gateway, h.Device, true).Routes = len(kept.Routes)
-		t.alive = max(t.alive, 1)
+	if kept, ok := t.r.st.Kept[t.n.Name]; ok {
+		t.dec.Stale = true
+		t.dec.LearnedRoutes = len(kept.Routes)
+		t.routes = append(t.routes, t.keep(kept)...)
 	}
 }
 
-// via adds a route through those of the gateways that are on a connected
-// prefix; it reports whether there was one. Gateways without carrier keep the
-// route, but not a place in its group.
-func (t *table) via(prefix netip.Prefix, gateways []netip.Addr, metric uint32, learned bool) bool {
-	var known []vrf.NextHop
-	var live []vrf.NextHop
-	for _, gw := range gateways {
-		on, ok := t.resolve(gw)
-		if !ok {
-			t.see(gw, "", false).Reason = "on no connected prefix of the network"
-			continue
+// keep takes routes over from the kernel, and out of their groups the next hops
+// that do not work.
+func (t *table) keep(k Kept) []vrf.Route {
+	usable := func(h vrf.NextHop) bool {
+		if h.Blackhole {
+			return false
 		}
-		hop := vrf.NextHop{Gateway: gw, Device: on.device, IPv6: gw.Is6()}
-		known = append(known, hop)
-		dec := t.see(gw, on.device, on.live)
-		dec.Routes++
-		if on.live {
-			live = append(live, hop)
-		} else {
-			dec.Reason = "no carrier"
+		d, _ := t.gateway(h.Gateway)
+		return d.Usable
+	}
+	t.r.objects.keep(k, usable)
+	for _, h := range k.NextHops {
+		if !h.Blackhole {
+			d, _ := t.gateway(h.Gateway)
+			d.Routes = len(k.Routes)
 		}
 	}
-	if len(known) == 0 {
+	return k.Routes
+}
+
+// through adds a route through those of the next hops that are on a connected
+// prefix; it reports whether there was one. Next hops that do not work keep
+// the route, but not a place in its group.
+func (t *table) through(prefix netip.Prefix, hops []NextHop, metric uint32, learned bool) bool {
+	i := t.setOf(hops, prefix.Addr().Is6())
+	set := &t.routeSets[i]
+	for _, h := range set.hops {
+		t.seen[h.Gateway].Routes++
+	}
+	if len(set.hops) == 0 {
 		t.dec.Unresolved++
 		return false
 	}
-	if len(live) > 0 {
-		t.alive++
-	}
-	if n := t.n.MaxNextHops; n > 0 && len(live) > n {
-		live = live[:n]
-	}
-	group := t.r.objects.group(t.groupKey(known), live, prefix.Addr().Is6())
-	t.routes = append(t.routes, vrf.Route{Table: t.dec.Table, Prefix: prefix, Metric: metric,
-		Type: vrf.Unicast, NextHop: group, Learned: learned})
+	t.via = append(t.via, gatewayRoute{prefix: prefix, metric: metric, learned: learned, set: i})
 	return true
 }
 
-// groupKey names a group by its network and all its possible members, so that
-// losing one changes the group's content and not the routes that point to it.
-func (t *table) groupKey(hops []vrf.NextHop) string {
-	parts := make([]string, 0, len(hops))
+// setOf finds or makes the set of these next hops.
+func (t *table) setOf(hops []NextHop, v6 bool) int {
+	var lookup [512]byte
+	raw := lookup[:0]
 	for _, h := range hops {
-		parts = append(parts, h.Gateway.String()+"%"+h.Device)
+		a := h.Address.As16()
+		raw = append(raw, a[:]...)
+		raw = append(raw, byte(h.Weight), byte(h.Weight>>8), byte(h.Preference), byte(h.Preference>>8))
+	}
+	if i, ok := t.setIndex[string(raw)]; ok {
+		return i
+	}
+	set := routeSet{v6: v6}
+	var parts []string
+	for _, h := range hops {
+		judged := t.hop(h)
+		if judged.known {
+			set.hops = append(set.hops, judged)
+			parts = append(parts, fmt.Sprintf("%s%%%s*%d^%d", h.Address, judged.Device, judged.weight, judged.preference))
+		}
 	}
 	slices.Sort(parts)
-	return t.n.Name + "|" + strings.Join(parts, ",")
+	set.key = strings.Join(parts, ",")
+	slices.SortFunc(set.hops, func(a, b hop) int { return a.Gateway.Compare(b.Gateway) })
+	t.routeSets = append(t.routeSets, set)
+	t.setIndex[string(raw)] = len(t.routeSets) - 1
+	return len(t.routeSets) - 1
+}
+
+// ownRoutes are the network's routes in its own table, each through all usable
+// next hops of its set. The group's name does not change with their health:
+// losing one changes the group's content and not the routes that point to it.
+func (t *table) ownRoutes() []vrf.Route {
+	groups := make([]vrf.NextHopID, len(t.routeSets))
+	for i, set := range t.routeSets {
+		if len(set.hops) > 0 {
+			groups[i] = t.r.objects.group(t.n.Name, pathGroup{key: t.n.Name + "|" + set.key, ordered: set.hops, member: candidates(set.hops, 0)}, set.v6)
+		}
+	}
+	return t.gatewayRoutes(t.dec.Table, groups)
+}
+
+// gatewayRoutes are the routes through gateways in a table, by the groups of
+// their sets.
+func (t *table) gatewayRoutes(table vrf.TableID, groups []vrf.NextHopID) []vrf.Route {
+	out := make([]vrf.Route, 0, len(t.via))
+	for _, v := range t.via {
+		if groups[v.set] != 0 {
+			out = append(out, vrf.Route{Table: table, Prefix: v.prefix, Metric: v.metric, Type: vrf.Unicast,
+				NextHop: groups[v.set], Learned: v.learned})
+		}
+	}
+	return out
+}
+
+// pathRoutes are the routes of a path's table.
+func (t *table) pathRoutes(p *path) []vrf.Route {
+	if p.asFound != nil {
+		return t.keep(p.asFound.Kept)
+	}
+	table := t.r.tableID(p.number)
+	out := append(terminals(table), vrf.Route{Table: table, Prefix: p.marker.prefix(), Metric: metricPool, Type: vrf.Blackhole})
+	if p.set.named != nil {
+		g := p.groups[0]
+		all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if p.v6 {
+			all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		return append(out, vrf.Route{Table: table, Prefix: all, Metric: metricStatic, Type: vrf.Unicast,
+			NextHop: t.r.objects.group(t.n.Name, g, p.v6)})
+	}
+	groups := make([]vrf.NextHopID, len(t.routeSets))
+	next := 0
+	for i, set := range t.routeSets {
+		if set.v6 != p.v6 {
+			continue
+		}
+		g := p.groups[next]
+		next++
+		if len(g.ordered) > 0 {
+			groups[i] = t.r.objects.group(t.n.Name, g, p.v6)
+		}
+	}
+	out = append(out, poolRoutes(table, t.r.pools[t.n.Name])...)
+	return append(out, t.gatewayRoutes(table, groups)...)
 }
 
 // resolve finds the connected prefix a gateway is on, the longest first.
@@ -175,15 +271,6 @@ func (t *table) resolve(gw netip.Addr) (onLink, bool) {
 	return onLink{}, false
 }
 
-func (t *table) see(gw netip.Addr, device string, live bool) *NextHopDecision {
-	d := t.seen[gw]
-	if d == nil {
-		d = &NextHopDecision{Address: gw, Device: device, Live: live}
-		t.seen[gw] = d
-	}
-	return d
-}
-
 func (t *table) hops() []NextHopDecision {
 	out := make([]NextHopDecision, 0, len(t.seen))
 	for _, d := range t.seen {
@@ -193,18 +280,23 @@ func (t *table) hops() []NextHopDecision {
 	return out
 }
 
-// usable reports whether traffic of the network can go anywhere: by a route
-// with a live next hop, or, in a network that has and expects no routes,
-// directly on a link with carrier.
+// usable reports whether traffic of the network can go anywhere: by a next hop
+// that works, or, in a network that has and expects none, directly on a link
+// with carrier.
 func (t *table) usable() bool {
 	if t.expectsRoutes() {
-		return t.alive > 0
+		for _, d := range t.seen {
+			if d.Usable {
+				return true
+			}
+		}
+		return false
 	}
 	return slices.ContainsFunc(t.connected, func(c onLink) bool { return c.live })
 }
 
 func (t *table) expectsRoutes() bool {
-	if len(t.n.StaticRoutes) > 0 {
+	if len(t.n.StaticRoutes) > 0 || t.namesHops {
 		return true
 	}
 	if t.n.BGP == nil {
@@ -231,8 +323,13 @@ func (t *table) unusable() string {
 			return "interface " + p.Name + " has no carrier"
 		}
 	}
-	if t.dec.StaticRoutes+t.dec.LearnedRoutes > 0 {
-		return "no route has a live next hop"
+	for _, d := range t.hops() {
+		if d.Device != "" && d.Live && !d.Usable {
+			return "no next hop works: " + d.Address.String() + ": " + d.Reason
+		}
+	}
+	if t.dec.StaticRoutes+t.dec.LearnedRoutes > 0 || t.namesHops {
+		return "no next hop is usable"
 	}
 	if t.dec.Unresolved > 0 {
 		return "no next hop is on a connected prefix"

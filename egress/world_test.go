@@ -9,6 +9,7 @@ import (
 
 	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/bgp/bgptest"
+	"github.com/egret-router/egret/egress/flows/flowstest"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/egress/nat/nattest"
 	"github.com/egret-router/egret/egress/sysctl"
@@ -25,6 +26,7 @@ type world struct {
 	filter  *nattest.Fake
 	speaker *bgptest.Speaker
 	prober  *probestest.Fake
+	flows   *flowstest.Fake
 	sysctl  map[string]string
 	journal []string
 }
@@ -32,14 +34,14 @@ type world struct {
 func newWorld() *world {
 	link := func(name string) vrf.Link { return vrf.Link{Name: name, Up: true, Carrier: true} }
 	return &world{kernel: vrftest.New(DefaultOwnership().Owner(), link("eth0"), link("eth1"), link("eth2")),
-		filter: nattest.New(), speaker: bgptest.New(), prober: probestest.New(), sysctl: map[string]string{}}
+		filter: nattest.New(), speaker: bgptest.New(), prober: probestest.New(), flows: flowstest.New(), sysctl: map[string]string{}}
 }
 
 // daemon is a new process on this machine: nothing but the kernel remembers.
 func (w *world) daemon(spec *Spec) *Router {
 	w.speaker, w.prober = bgptest.New(), probestest.New()
 	r := NewRouter(slog.New(slog.DiscardHandler), Edges{Kernel: journalKernel{w}, Filter: journalFilter{w},
-		Speaker: journalSpeaker{w}, Prober: w.prober, Sysctls: journalSysctl{w}}, NewTrigger(), "test")
+		Speaker: journalSpeaker{w}, Prober: w.prober, Sysctls: journalSysctl{w}, Flows: w.flows}, NewTrigger(), "test")
 	r.SetSpec(spec)
 	r.take()
 	return r
@@ -75,6 +77,7 @@ func (j journalFilter) Apply(ctx context.Context, p nat.Plan) error {
 	}
 	return j.w.filter.Apply(ctx, p)
 }
+func (j journalFilter) HasFlowtable(context.Context) (bool, error) { return true, nil }
 func (j journalFilter) Watch(ctx context.Context, notify func()) error {
 	return j.w.filter.Watch(ctx, notify)
 }

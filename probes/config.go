@@ -1,6 +1,14 @@
 // Package probes checks that a network's far side answers: probe
-// implementations bound to a VRF device, a pure state machine that turns
-// attempts into a Verdict, and one runner goroutine per target.
+// implementations bound to a device, a pure state machine that turns attempts
+// into a Verdict, and one goroutine that begins the attempts and reads the
+// answers of those that need no connection.
+//
+// What an attempt costs, when the target answers, in packets of both
+// directions: icmp 2, arp-nd 2, dns 2 (8 or more by TCP), tcp 4, http about 10,
+// https about 16. Config.PacketsPerSecond adds that up. icmp and arp-nd use one
+// socket per device, family and source for all targets, and no goroutine; tcp,
+// dns and http use a socket and a goroutine per attempt that is under way, so
+// at most one per target.
 package probes
 
 import (
@@ -13,11 +21,22 @@ type Type string
 
 // The probe types.
 const (
+	// ICMP sends an echo request and waits for its reply.
 	ICMP Type = "icmp"
+	// HTTP makes a request on a new connection.
 	HTTP Type = "http"
+	// TCP opens a connection, and aborts it with a reset.
+	TCP Type = "tcp"
+	// DNS asks a server a question by UDP, and by TCP if the answer is truncated.
+	DNS Type = "dns"
+	// ARPND asks a neighbour on the link for its link-layer address: ARP (RFC 826)
+	// or neighbour solicitation (RFC 4861). It asks by itself, beside the kernel's
+	// neighbour cache.
+	ARPND Type = "arp-nd"
 )
 
-// Require says how many targets must be up for the probe to be up.
+// Require says how many targets must be up for the probe to be up: Any, All, or
+// a number, as Quorum makes one.
 type Require string
 
 // The ways targets are combined.
@@ -31,11 +50,13 @@ type Config struct {
 	// Name is unique over all probes: "<network>/<probe>".
 	Name    string
 	Network string
-	// Device is what the sockets are bound to (SO_BINDTODEVICE): the VRF device.
+	// Device is what the sockets are bound to (SO_BINDTODEVICE): the VRF device, or
+	// for ARPND the port that the neighbours are on, as neither ARP nor neighbour
+	// discovery pass a VRF device.
 	Device string
 	Type   Type
-	// Targets: addresses for ICMP, URLs for HTTP. A URL's host is an IP address:
-	// no name is ever looked up. Each may occur once.
+	// Targets are of the kind that Type needs. A host is always an IP address: no
+	// name is ever looked up. Each may occur once.
 	Targets []Target
 	Require Require
 	// Interval is from the start of an attempt to the start of the next, less a
@@ -47,16 +68,45 @@ type Config struct {
 	// Rise and Fall are the consecutive attempts that change a verdict, also from
 	// Unknown.
 	Rise, Fall int
-	// Source is the local address, of the family of every target; invalid lets
-	// the kernel choose.
+	// HoldDown is how long a target that was down must have been healthy without
+	// a break, from the end of its first successful attempt on, before it is up
+	// again. It comes beside Rise, and delays neither Down nor the first Up.
+	HoldDown time.Duration
+	// Damping keeps a target that goes down again and again down; nil does not.
+	Damping *Damping
+	// Source is the local address, of the family of every target that has no
+	// source of its own; invalid lets the kernel choose.
 	Source netip.Addr
 	HTTP   *HTTPConfig
+	// DNS is needed by type DNS.
+	DNS *DNSConfig
 }
 
-// Target is one thing to probe: exactly one field is set.
+// Target is one thing to probe. Exactly one of Address (ICMP, ARPND), Endpoint
+// (TCP, DNS) and URL (HTTP) is set.
 type Target struct {
-	Address netip.Addr
-	URL     string
+	Address  netip.Addr
+	Endpoint netip.AddrPort
+	URL      string
+	// Source is the local address for this target, instead of Config.Source.
+	Source netip.Addr
+}
+
+// Damping is the suppression of targets that flap, as in RFC 2439: each Down
+// adds Penalty to the target's figure of merit, which halves every HalfLife. At
+// Suppress or above the target is kept down until the figure is below Reuse.
+// The figure is bounded so that a target that flaps no more is released after
+// MaxSuppress at the latest.
+type Damping struct {
+	Penalty, Suppress, Reuse int
+	HalfLife, MaxSuppress    time.Duration
+}
+
+// DefaultDamping suppresses what goes down five times in about ten seconds, or
+// goes on flapping with a period of less than some six seconds; a single outage,
+// however long, and a few of them in a minute have no effect.
+func DefaultDamping() Damping {
+	return Damping{Penalty: 1000, Suppress: 4000, Reuse: 1000, HalfLife: 15 * time.Second, MaxSuppress: time.Minute}
 }
 
 // HTTPConfig is what an HTTP probe sends and expects.
@@ -65,6 +115,8 @@ type HTTPConfig struct {
 	Method string
 	// Host overrides the Host header. It does not change the server name of TLS.
 	Host string
+	// Headers are sent as they are, in this order; not Host.
+	Headers []Header
 	// StatusMin and StatusMax bound the accepted status; 0 means 200 and 399.
 	StatusMin, StatusMax int
 	// Body must occur in the first 64 KiB of the answer, when not empty.
@@ -74,57 +126,73 @@ type HTTPConfig struct {
 	TLSServerName string
 	// TLSInsecure skips verification of the certificate.
 	TLSInsecure bool
+	// CAFile has the certificates (PEM) that the server's must be signed by,
+	// instead of the system's. It is read again when it changes.
+	CAFile string
+}
+
+// Header is a header of a request.
+type Header struct{ Name, Value string }
+
+// DNSConfig is what a DNS probe asks and expects.
+type DNSConfig struct {
+	// Name is asked for. It may end in a dot.
+	Name string
+	// Type is A, AAAA, NS or SOA; empty means A.
+	Type string
+	// RCode is the response code expected: NOERROR (or empty), FORMERR, SERVFAIL,
+	// NXDOMAIN, NOTIMP or REFUSED. With NOERROR there must be an answer of Type.
+	RCode string
+	// Answer must be among the answers of Type when not empty: an address for A
+	// and AAAA, a name server for NS, the primary server for SOA.
+	Answer string
 }
 
 func (t Target) String() string {
-	if t.URL != "" {
-		return t.URL
+	s := t.Address.String()
+	switch {
+	case t.URL != "":
+		s = t.URL
+	case t.Endpoint.IsValid():
+		s = t.Endpoint.String()
 	}
-	return t.Address.String()
-}
-
-// Verdict is a probe's judgement.
-type Verdict uint8
-
-// Unknown is neither up nor down: not enough attempts yet.
-const (
-	Unknown Verdict = iota
-	Up
-	Down
-)
-
-func (v Verdict) String() string {
-	switch v {
-	case Up:
-		return "up"
-	case Down:
-		return "down"
+	if t.Source.IsValid() {
+		s += " from " + t.Source.String()
 	}
-	return "unknown"
+	return s
 }
 
-// State is what is known of one probe.
-type State struct {
-	Name    string
-	Verdict Verdict
-	// Since is when the verdict last changed, or when the probe started.
-	Since time.Time
-	// Targets are in the order of Config.Targets.
-	Targets []TargetState
+// source is where attempts at t come from; invalid if the kernel chooses.
+func (c Config) source(t Target) netip.Addr {
+	if t.Source.IsValid() {
+		return t.Source
+	}
+	return c.Source
 }
 
-// TargetState is what is known of one target.
-type TargetState struct {
-	Target  string
-	Verdict Verdict
-	Since   time.Time
-	// LastRTT is the duration of the last successful attempt: for ICMP from the
-	// request to the reply, for HTTP from the start of the connection to the end
-	// of the checks.
-	LastRTT time.Duration
-	// LastError is why the last attempt failed; empty after a success. It is at
-	// most 300 bytes long.
-	LastError string
-	// Attempts and Failures count since the target started.
-	Attempts, Failures uint64
+// packets are those of one successful attempt, in both directions; for HTTP an
+// estimate.
+func (c Config) packets(t Target) int {
+	switch c.Type {
+	case TCP:
+		return 4
+	case HTTP:
+		if isTLS(t) {
+			return 16
+		}
+		return 10
+	}
+	return 2
+}
+
+// PacketsPerSecond is what the probe costs while its targets answer, in both
+// directions together; for HTTP an estimate.
+func (c Config) PacketsPerSecond() float64 {
+	n := 0
+	for _, t := range c.Targets {
+		n += c.packets(t)
+	}
+	// The jitter shortens the interval by a twentieth on average.
+	mean := float64(c.Interval) * (1 - 0.5/jitterShare)
+	return float64(n) / (mean / float64(time.Second))
 }

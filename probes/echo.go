@@ -20,10 +20,10 @@ type echo struct {
 	token   [tokenSize]byte
 }
 
-// request is the ICMP message. The checksum of ICMPv6 is the kernel's business.
-func (e echo) request(v6 bool) []byte {
-	b := make([]byte, echoHeader, echoHeader+tokenSize)
-	b[0] = echoRequest4
+// request appends the ICMP message to b, which is empty. The checksum of ICMPv6
+// is the kernel's business.
+func (e echo) request(b []byte, v6 bool) []byte {
+	b = append(b, echoRequest4, 0, 0, 0, 0, 0, 0, 0)
 	if v6 {
 		b[0] = echoRequest6
 	}

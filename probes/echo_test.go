@@ -15,7 +15,7 @@ var asked = echo{id: 0xbeef, seq: 7, token: [tokenSize]byte{1, 2, 3, 15: 16}}
 // replyTo turns a request into what a raw socket delivers of its reply, with
 // some IPv4 options.
 func replyTo(e echo, v6 bool, options int) []byte {
-	m := e.request(v6)
+	m := e.request(nil, v6)
 	if v6 {
 		m[0] = echoReply6
 		return m
@@ -31,10 +31,10 @@ func replyTo(e echo, v6 bool, options int) []byte {
 
 func TestEchoRequest(t *testing.T) {
 	want := []byte{8, 0, 0x34, 0xf7, 0xbe, 0xef, 0, 7, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16}
-	if got := asked.request(false); !bytes.Equal(got, want) {
+	if got := asked.request(nil, false); !bytes.Equal(got, want) {
 		t.Errorf("% x, want % x", got, want)
 	}
-	six := asked.request(true)
+	six := asked.request(nil, true)
 	if six[0] != 128 || six[2] != 0 || six[3] != 0 || !bytes.Equal(six[4:], want[4:]) {
 		t.Errorf("% x", six)
 	}
@@ -56,7 +56,7 @@ func TestEchoReply(t *testing.T) {
 				t.Errorf("v6 %v: the reply to %v is taken for our own", v6, other)
 			}
 		}
-		if asked.answeredBy(asked.request(v6), v6) {
+		if asked.answeredBy(asked.request(nil, v6), v6) {
 			t.Errorf("v6 %v: our own request is taken for its reply", v6)
 		}
 		reply := replyTo(asked, v6, 0)

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 )
@@ -21,19 +20,16 @@ type httpAttempt struct {
 	config    HTTPConfig
 	url       string
 	transport *http.Transport
+	ca        authorities
 }
 
 // newHTTPAttempt is for a valid Config.
 func newHTTPAttempt(c Config, t Target) *httpAttempt {
-	dialer := &net.Dialer{Control: bindTo(c.Device), KeepAlive: -1}
-	if c.Source.IsValid() {
-		dialer.LocalAddr = &net.TCPAddr{IP: c.Source.AsSlice(), Zone: c.Source.Zone()}
-	}
 	h := c.http()
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &httpAttempt{config: h, url: t.URL, transport: &http.Transport{
-		DialContext:            dialer.DialContext,
+		DialContext:            dialerFor(c.Device, c.source(t)).DialContext,
 		DisableKeepAlives:      true,
 		DisableCompression:     true, // else the body is not searched as the server has it
 		MaxResponseHeaderBytes: maxHeader,
@@ -44,6 +40,9 @@ func newHTTPAttempt(c Config, t Target) *httpAttempt {
 
 // try is an attempt.
 func (a *httpAttempt) try(ctx context.Context) (time.Duration, error) {
+	if err := a.trust(); err != nil {
+		return 0, err
+	}
 	start := time.Now()
 	if err := a.ask(ctx); err != nil {
 		return 0, err
@@ -58,6 +57,14 @@ func (a *httpAttempt) ask(ctx context.Context) error {
 	}
 	req.Host = a.config.Host // the URL's when empty
 	req.Header.Set("User-Agent", "egret-probe")
+	first := map[string]bool{}
+	for _, h := range a.config.Headers {
+		if name := http.CanonicalHeaderKey(h.Name); !first[name] { // replaces ours, then adds
+			first[name] = true
+			req.Header.Del(name)
+		}
+		req.Header.Add(h.Name, h.Value)
+	}
 	// Not a Client: that would follow redirects and keep cookies.
 	resp, err := a.transport.RoundTrip(req)
 	if err != nil {

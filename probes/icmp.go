@@ -1,61 +1,46 @@
 package probes
 
 import (
-	"context"
-	"crypto/rand"
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"hash/fnv"
-	"net"
-	"net/netip"
 	"os"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// maxErrors is how many errors of a socket one attempt outlives: an
-	// unreachable message need not be the last word.
-	maxErrors = 16
-	// maxLate is how many packets are looked at when the time is up.
-	maxLate = 64
-
 	icmpFilter   = 1 // ICMP_FILTER, linux/icmp.h
 	icmpv6Filter = 1 // ICMPV6_FILTER, linux/icmpv6.h
+
+	// cookieSize is the part of the token that all requests of a wire share.
+	cookieSize = 4
 )
 
-// icmpAttempt sends one echo request and waits for its reply.
+// echoLine is a raw socket for echo requests to many targets.
 //
-// Each try has a raw socket of its own, bound to the device and connected to
-// the target: the kernel then delivers only what comes from that address in
-// that VRF, so the cost of a reply does not grow with the number of probes, and
-// tells about unreachable messages. Raw sockets need CAP_NET_RAW; ping sockets
-// would need net.ipv4.ping_group_range of every namespace.
-type icmpAttempt struct {
-	target, source netip.Addr
-	dialer         net.Dialer
-	network        string
-	// id stays the same for a target, so that firewalls on the way see one flow.
-	id, seq uint16
-	// why is the last unreachable message since the last success. Routers limit
-	// their rate, so that most of the failed attempts get none.
-	why error
+// One socket serves all targets of a VRF and source: a socket for each would
+// make the kernel walk over all of them with every reply, as raw sockets of one
+// protocol are one list. Raw sockets need CAP_NET_RAW; ping sockets would need
+// net.ipv4.ping_group_range of every namespace. Only replies whose data begin
+// with the wire's cookie pass the kernel's filter, so that the replies to others,
+// and a flood of forged ones, fill no buffer and wake nobody.
+type echoLine struct {
+	fd  int
+	v6  bool
+	in  *reader
+	out [echoHeader + tokenSize]byte
 }
 
-// newICMPAttempt is for a valid Config.
-func newICMPAttempt(c Config, t Target) *icmpAttempt {
-	a := &icmpAttempt{target: t.Address, source: c.Source, network: "ip4:1"}
-	options := onlyEchoReplies4
-	if t.Address.Is6() {
-		a.network, options = "ip6:58", onlyEchoReplies6
+func openEcho(key wireKey, cookie [cookieSize]byte) (*echoLine, error) {
+	l := &echoLine{v6: key.kind == echo6, in: newReader()}
+	family, protocol, options := unix.AF_INET, unix.IPPROTO_ICMP, onlyEchoReplies4
+	if l.v6 {
+		family, protocol, options = unix.AF_INET6, unix.IPPROTO_ICMPV6, onlyEchoReplies6
 	}
-	a.dialer.Control = bindTo(c.Device, options)
-	sum := fnv.New32a()
-	fmt.Fprintf(sum, "%d %s %s", os.Getpid(), c.Name, t)
-	a.id = uint16(sum.Sum32() ^ sum.Sum32()>>16)
-	return a
+	filter := func(fd int) error { return onlyCookie(fd, l.v6, cookie) }
+	var err error
+	l.fd, err = openSocket(family, unix.SOCK_RAW, protocol, key.device, key.source, options, filter, stamps, largeBuffers)
+	return l, err
 }
 
 // onlyEchoReplies4 spares us all other messages, and asks for errors.
@@ -67,142 +52,107 @@ func onlyEchoReplies4(fd int) error {
 }
 
 func onlyEchoReplies6(fd int) error {
-	var block unix.ICMPv6Filter // a set bit blocks
-	for i := range block.Data {
-		block.Data[i] = ^uint32(0)
-	}
-	block.Data[echoReply6/32] &^= 1 << (echoReply6 % 32)
-	if err := unix.SetsockoptICMPv6Filter(fd, unix.SOL_ICMPV6, icmpv6Filter, &block); err != nil {
-		return os.NewSyscallError("setsockopt ICMPV6_FILTER", err)
+	if err := onlyICMP6(fd, echoReply6); err != nil {
+		return err
 	}
 	return os.NewSyscallError("setsockopt IPV6_RECVERR", unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVERR, 1))
 }
 
-// try is an attempt.
-func (a *icmpAttempt) try(ctx context.Context) (time.Duration, error) {
-	conn, err := a.dialer.DialIP(ctx, a.network, a.source, a.target)
-	if err != nil {
-		return 0, fmt.Errorf("open socket: %w", cause(err))
+// onlyICMP6 lets messages of one type in.
+func onlyICMP6(fd int, kind byte) error {
+	var block unix.ICMPv6Filter // a set bit blocks
+	for i := range block.Data {
+		block.Data[i] = ^uint32(0)
 	}
-	defer conn.Close()
-	a.seq++
-	e := echo{id: a.id, seq: a.seq}
-	if _, err := rand.Read(e.token[:]); err != nil {
-		return 0, fmt.Errorf("make token: %w", err)
-	}
-	start := time.Now()
-	if err := send(conn, e.request(a.target.Is6())); err != nil {
-		return 0, fmt.Errorf("send echo request: %w", cause(err))
-	}
-	got, why := a.await(ctx, conn, e)
-	if got {
-		a.why = nil
-		return time.Since(start), nil
-	}
-	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return 0, fmt.Errorf("receive echo reply: %w", why)
-	}
-	return 0, a.silence(why)
+	block.Data[kind/32] &^= 1 << (kind % 32)
+	return os.NewSyscallError("setsockopt ICMPV6_FILTER", unix.SetsockoptICMPv6Filter(fd, unix.SOL_ICMPV6, icmpv6Filter, &block))
 }
 
-// silence is the error when no reply came in time, with the reason if the
-// network ever told one.
-func (a *icmpAttempt) silence(why error) error {
-	if why != nil {
-		a.why = why
-		return fmt.Errorf("no echo reply: %w", why)
+// onlyCookie attaches a classic BPF program. A raw IPv4 socket's packet begins
+// with the IP header, an IPv6 one's with the ICMPv6 header.
+func onlyCookie(fd int, v6 bool, cookie [cookieSize]byte) error {
+	load := []unix.SockFilter{
+		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: 0}, // X = length of the IP header
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_IND, K: echoHeader},
 	}
-	if a.why != nil {
-		return fmt.Errorf("no echo reply (earlier: %w)", a.why)
+	if v6 {
+		load = []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: echoHeader}}
 	}
-	return errors.New("no echo reply")
+	return attach(fd, append(load,
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: binary.BigEndian.Uint32(cookie[:]), Jf: 1},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}))
 }
 
-// send tries twice: the socket may hold an unreachable message that answers
-// somebody else's packet to the same target, and tells it instead of sending.
-func send(conn *net.IPConn, request []byte) error {
-	_, err := conn.Write(request)
-	if err != nil {
-		_, err = conn.Write(request)
-	}
-	return err
+func attach(fd int, program []unix.SockFilter) error {
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}))
 }
 
-// await reports whether the reply to e came before ctx ended, and the last
-// error of the socket. An unreachable message does not end the wait, because it
-// may belong to an earlier attempt; it explains why nothing came.
-func (a *icmpAttempt) await(ctx context.Context, conn *net.IPConn, e echo) (bool, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	buf := make([]byte, 1500)
-	var last error
-	for errs := 0; errs < maxErrors; {
-		var got bool
-		var failed error
-		err := raw.Read(func(fd uintptr) bool {
-			got, failed = a.receive(int(fd), e, buf)
-			return failed != unix.EAGAIN
-		})
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return a.late(raw, e, buf), last
-		case err != nil:
-			return false, err
-		case got:
-			return true, nil
-		case failed != nil:
-			last = failed
-			errs++
-		}
-	}
-	return false, last
-}
+func (l *echoLine) descriptor() int { return l.fd }
 
-// late looks once more, without waiting: on a busy machine we may wake long
-// after both the reply and the deadline, and that is not the target's fault.
-func (a *icmpAttempt) late(raw syscall.RawConn, e echo, buf []byte) bool {
-	found := false
-	_ = raw.Control(func(fd uintptr) {
-		for range maxLate {
-			got, failed := a.receive(int(fd), e, buf)
-			if got || failed == unix.EAGAIN {
-				found = got
-				return
+func (l *echoLine) close() { _ = unix.Close(l.fd) }
+
+func (l *echoLine) send(f *flight) error {
+	if f.to.size == 0 || f.target.Zone() != "" { // whose index may change
+		var index int
+		if zone := f.target.Zone(); zone != "" {
+			var err error
+			if index, err = indexOf(l.fd, zone); err != nil {
+				return fmt.Errorf("find device %q: %w", zone, err)
 			}
 		}
-	})
-	return found
+		f.to = inet(f.target, index)
+	}
+	if err := sendTo(l.fd, f.echo.request(l.out[:0], l.v6), &f.to); err != nil {
+		return fmt.Errorf("send echo request: %w", err)
+	}
+	return nil
 }
 
-// receive reads one packet, without waiting, and reports whether it is the
-// reply to e.
-func (a *icmpAttempt) receive(fd int, e echo, buf []byte) (bool, error) {
-	n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
-	if err == unix.EINTR {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	var addr netip.Addr
-	switch s := from.(type) {
-	case *unix.SockaddrInet4:
-		addr = netip.AddrFrom4(s.Addr)
-	case *unix.SockaddrInet6:
-		addr = netip.AddrFrom16(s.Addr)
-	}
-	return addr == a.target.WithZone("") && e.answeredBy(buf[:n], a.target.Is6()), nil
+func (l *echoLine) receive(w *wire) bool {
+	more := l.in.drain(l.fd, 0, func(p packet) { l.reply(w, p) })
+	return l.in.drain(l.fd, unix.MSG_ERRQUEUE, func(p packet) { l.unreachable(w, p) }) || more
 }
 
-// cause is the system's error without the addresses that net puts before it.
-func cause(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Err
+// reply gives a packet to the flight that waits for it. id and seq may collide
+// between probes and between processes; the token is random, so it decides.
+func (l *echoLine) reply(w *wire, p packet) {
+	m := p.data
+	if !l.v6 {
+		m = icmpOf(m)
 	}
-	return err
+	if len(m) < echoHeader+tokenSize {
+		return
+	}
+	f := w.flights[[tokenSize]byte(m[echoHeader:])]
+	if f != nil && p.from.host() == f.target.WithZone("") && f.echo.answeredBy(p.data, l.v6) {
+		f.answered(p.came)
+	}
+}
+
+// unreachable notes why an attempt fails. The message quotes at least the
+// request's header (RFC 792), and comes with its destination.
+func (l *echoLine) unreachable(w *wire, p packet) {
+	level, kind := int32(unix.SOL_IP), int32(unix.IP_RECVERR)
+	if l.v6 {
+		level, kind = unix.SOL_IPV6, unix.IPV6_RECVERR
+	}
+	extended, ok := controlMessage(p.control, level, kind)
+	if !ok || len(extended) < 4 || len(p.data) < echoHeader {
+		return
+	}
+	why := unix.Errno(binary.NativeEndian.Uint32(extended))
+	id, seq, to := binary.BigEndian.Uint16(p.data[4:]), binary.BigEndian.Uint16(p.data[6:]), p.from.host()
+	if len(p.data) >= echoHeader+tokenSize {
+		if f := w.flights[[tokenSize]byte(p.data[echoHeader:])]; f != nil {
+			f.why = why
+		}
+		return
+	}
+	for _, f := range w.flights {
+		if f.echo.id == id && f.echo.seq == seq && f.target.WithZone("") == to {
+			f.why = why
+		}
+	}
 }

@@ -20,7 +20,7 @@ type pair struct {
 	gw, far *lab.NS
 }
 
-func newPair(t *testing.T) pair {
+func newPair(t testing.TB) pair {
 	t.Helper()
 	lab.Require(t, lab.Root)
 	l := lab.New(t)

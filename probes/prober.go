@@ -1,12 +1,9 @@
 package probes
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 )
@@ -17,13 +14,16 @@ const closeWait = 2 * time.Second
 // ErrClosed is Set's answer after Close.
 var ErrClosed = errors.New("prober is closed")
 
-// Prober runs probes: one goroutine per target, and one that calls notify. All
-// methods may be called concurrently, and none waits for a target.
+// Prober runs probes: one goroutine that begins the attempts, one that calls
+// notify, and one for each attempt of a type that needs it while it is under
+// way. All methods may be called concurrently, and none waits for a target.
 type Prober struct {
 	log    *slog.Logger
 	notify func()
-	// attempts makes what tries a target; tests inject their own.
-	attempts func(Config, Target) attempt
+	// triers makes what tries a target; tests inject their own.
+	triers func(Config, Target) trier
+	clock  *clock
+	pinger *pinger
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -33,8 +33,9 @@ type Prober struct {
 
 	mu sync.Mutex
 	// probes is sorted by name.
-	probes []*probe
-	closed bool
+	probes  []*probe
+	history history
+	closed  bool
 }
 
 // probe is a running probe. It is guarded by Prober.mu.
@@ -42,17 +43,23 @@ type probe struct {
 	config  Config
 	verdict Verdict
 	since   time.Time
+	changes uint64
 	// targets are in the order of config.Targets.
 	targets []*target
+	// verdicts is room for those of the targets.
+	verdicts []Verdict
 }
 
 // target is one target of a running probe. It is guarded by Prober.mu.
 type target struct {
 	what    Target
-	try     attempt
+	trier   trier
 	tracker tracker
-	turn    chan struct{} // see runner
-	runner  *runner
+	// runner is nil when the target is gone.
+	runner *runner
+	// busy is true while an attempt is under way, waiting while the runner waits
+	// for its end.
+	busy, waiting bool
 }
 
 // New makes a Prober that runs nothing yet. notify is called after the verdict
@@ -60,173 +67,78 @@ type target struct {
 // at a time, once for changes that come together, and never while a lock is
 // held. A notify that blocks delays only the next one. It may be nil.
 func New(log *slog.Logger, notify func()) *Prober {
-	return newProber(log, notify, realAttempt)
+	p := newProber(log, notify)
+	p.triers = p.realTrier
+	return p
 }
 
-func newProber(log *slog.Logger, notify func(), attempts func(Config, Target) attempt) *Prober {
+// newProber has no triers yet.
+func newProber(log *slog.Logger, notify func()) *Prober {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Prober{log: log, notify: notify, attempts: attempts, ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1)}
+	p := &Prober{log: log, notify: notify, clock: newClock(), ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1)}
+	p.pinger = newPinger(p.clock)
+	p.running.Go(func() {
+		defer p.pinger.close()
+		p.clock.run(ctx)
+	})
 	if notify != nil {
 		p.running.Go(p.notifier)
 	}
 	return p
 }
 
-// realAttempt is how a target of a valid Config is tried.
-func realAttempt(c Config, t Target) attempt {
-	if c.Type == HTTP {
-		return newHTTPAttempt(c, t).try
+// realTrier is how a target of a valid Config is tried.
+func (p *Prober) realTrier(c Config, t Target) trier {
+	switch c.Type {
+	case HTTP:
+		return &called{prober: p, try: newHTTPAttempt(c, t).try}
+	case TCP:
+		return &called{prober: p, try: newTCPAttempt(c, t).try}
+	case DNS:
+		return &called{prober: p, try: newDNSAttempt(c, t).try}
 	}
-	return newICMPAttempt(c, t).try
+	return p.pinger.newFlight(c, t)
 }
 
-// Set makes exactly want run. A probe that did not change goes on undisturbed.
-// Of a changed one the targets keep their verdicts and counters as long as they
-// are asked the same question (type, device, source and HTTP are unchanged): new
-// thresholds apply to the next attempt, a new interval restarts only the clock.
-// Everything else starts as Unknown. What is not in want is stopped and
-// forgotten.
-//
-// Set is total: a Config that is not valid, or the second of a name, is reported
-// and does not run, not even as it was before; all others do. It does not wait
-// for attempts and does not keep want.
-func (p *Prober) Set(want []Config) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return fmt.Errorf("set probes: %w", ErrClosed)
-	}
-	valid, err := runnable(want)
-	old := make(map[string]*probe, len(p.probes))
-	for _, b := range p.probes {
-		old[b.config.Name] = b
-	}
-	now := time.Now()
-	next := make([]*probe, 0, len(valid))
-	for _, c := range valid {
-		b := old[c.Name]
-		delete(old, c.Name)
-		if b == nil {
-			b = &probe{since: now}
-		}
-		if !equal(b.config, c) {
-			p.change(b, clone(c), now)
-		}
-		next = append(next, b)
-	}
-	for _, b := range old {
-		for _, t := range b.targets {
-			t.runner.cancel()
-			t.runner = nil
-		}
-	}
-	slices.SortFunc(next, func(a, b *probe) int { return cmp.Compare(a.config.Name, b.config.Name) })
-	p.probes = next
-	return err
-}
-
-// runnable is want without what is not valid and second uses of a name.
-func runnable(want []Config) ([]Config, error) {
-	var valid []Config
-	var errs []error
-	seen := make(map[string]bool, len(want))
-	for i, c := range want {
-		err := c.Validate()
-		if err == nil && seen[c.Name] {
-			err = errors.New("name: used by another probe")
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("run probe %q (probes[%d]): %w", c.Name, i, err))
-			continue
-		}
-		seen[c.Name] = true
-		valid = append(valid, c)
-	}
-	return valid, errors.Join(errs...)
-}
-
-// change makes b run c. p.mu is held.
-func (p *Prober) change(b *probe, c Config, now time.Time) {
-	was := b.config
-	keep := make(map[Target]*target, len(b.targets))
-	if sameQuestion(was, c) {
-		for _, t := range b.targets {
-			keep[t.what] = t
-		}
-	}
-	clocked := was.Interval == c.Interval && was.AttemptTimeout == c.AttemptTimeout
-	before := b.targets
-	b.config, b.targets = c, nil
-	for _, what := range c.Targets {
-		t := keep[what]
-		if t == nil {
-			t = &target{what: what, try: p.attempts(c, what), tracker: newTracker(what.String(), now), turn: make(chan struct{}, 1)}
-		}
-		b.targets = append(b.targets, t)
-		if t.runner == nil || !clocked {
-			p.start(b, t)
-		}
-	}
-	for _, t := range before {
-		if !slices.Contains(b.targets, t) {
-			t.runner.cancel()
-			t.runner = nil
-		}
-	}
-	if p.judge(b, now) {
-		p.wake()
-	}
-}
-
-// start gives t a new runner in place of the one it may have. p.mu is held.
-func (p *Prober) start(b *probe, t *target) {
-	ctx, cancel := context.WithCancel(p.ctx)
-	r := &runner{
-		try:      t.try,
-		schedule: newSchedule(b.config.Name+" "+t.what.String(), b.config.Interval),
-		timeout:  b.config.AttemptTimeout,
-		turn:     t.turn,
-		cancel:   cancel,
-	}
-	if t.runner != nil {
-		t.runner.cancel()
-	}
-	r.report = func(o outcome) { p.observe(b, t, r, o) }
-	t.runner = r
-	p.running.Go(func() { r.run(ctx) })
-}
-
-// observe takes in an attempt that runner r made at t.
-func (p *Prober) observe(b *probe, t *target, r *runner, o outcome) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t.runner != r {
-		return // stopped or replaced while it was reporting
-	}
-	if !t.tracker.observe(o, b.config.Rise, b.config.Fall) {
+// observe takes in an attempt at t. p.mu is held.
+func (p *Prober) observe(b *probe, t *target, o outcome) {
+	s := &t.tracker.state
+	from, suppressed := s.Verdict, s.Suppressed
+	if !t.tracker.observe(o, &b.config) {
 		return
 	}
-	s := t.tracker.state
+	change := Change{At: o.at, Probe: b.config.Name, Network: b.config.Network, Target: s.Target, From: from, To: s.Verdict,
+		Cause: s.LastError, Suppressed: s.Suppressed && !suppressed}
+	if from == Up && s.Verdict == Down {
+		change.Detection = s.Detection
+	}
+	p.history.add(change)
 	p.log.Debug("probe target changed", "probe", b.config.Name, "network", b.config.Network,
-		"target", s.Target, "verdict", s.Verdict.String(), "err", s.LastError)
-	if p.judge(b, o.at) {
+		"target", s.Target, "verdict", s.Verdict.String(), "err", s.LastError, "suppressed", s.Suppressed)
+	if p.judge(b, o.at, change) {
 		p.log.Info("probe changed", "probe", b.config.Name, "network", b.config.Network,
 			"verdict", b.verdict.String(), "target", s.Target, "err", s.LastError)
 	}
 	p.wake()
 }
 
-// judge combines the targets' verdicts and reports whether b's changed. p.mu is held.
-func (p *Prober) judge(b *probe, now time.Time) bool {
-	verdicts := make([]Verdict, len(b.targets))
-	for i, t := range b.targets {
-		verdicts[i] = t.tracker.state.Verdict
+// judge combines the targets' verdicts and reports whether b's changed, which
+// because made it. p.mu is held.
+func (p *Prober) judge(b *probe, now time.Time, because Change) bool {
+	b.verdicts = b.verdicts[:0]
+	for _, t := range b.targets {
+		b.verdicts = append(b.verdicts, t.tracker.state.Verdict)
 	}
-	v := combine(b.config.Require, verdicts)
+	v := combine(b.config.Require, b.verdicts)
 	if v == b.verdict {
 		return false
 	}
+	change := because
+	change.At, change.Probe, change.Network = now, b.config.Name, b.config.Network
+	change.Whole, change.From, change.To = true, b.verdict, v
+	p.history.add(change)
 	b.verdict, b.since = v, now
+	b.changes++
 	return true
 }
 
@@ -255,14 +167,30 @@ func (p *Prober) notifier() {
 func (p *Prober) State() []State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	total := 0
+	for _, b := range p.probes {
+		total += len(b.targets)
+	}
+	all := make([]TargetState, 0, total)
 	out := make([]State, len(p.probes))
 	for i, b := range p.probes {
-		out[i] = State{Name: b.config.Name, Verdict: b.verdict, Since: b.since, Targets: make([]TargetState, len(b.targets))}
-		for j, t := range b.targets {
-			out[i].Targets[j] = t.tracker.state
+		first := len(all)
+		for _, t := range b.targets {
+			all = append(all, t.tracker.state)
 		}
+		out[i] = State{Name: b.config.Name, Network: b.config.Network, Verdict: b.verdict, Since: b.since, Changes: b.changes,
+			PacketsPerSecond: b.config.PacketsPerSecond(), Targets: all[first:len(all):len(all)]}
 	}
 	return out
+}
+
+// Changes are the changes of verdicts after the one with the given Seq, oldest
+// first; 0 gives all that are known. The last 1024 are kept: a first Seq that
+// does not follow tells of a gap. The caller owns them.
+func (p *Prober) Changes(after uint64) []Change {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.history.since(after)
 }
 
 // Close ends all attempts and waits for them, at most two seconds. State keeps

@@ -99,6 +99,13 @@ func ping(name string, hosts ...byte) Config {
 	return c
 }
 
+// testProber tries targets by calling what attempts makes.
+func testProber(log *slog.Logger, notify func(), attempts func(Config, Target) attempt) *Prober {
+	p := newProber(log, notify)
+	p.triers = func(c Config, t Target) trier { return &called{prober: p, try: attempts(c, t)} }
+	return p
+}
+
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // one is the state of the only probe.
@@ -125,7 +132,7 @@ func TestDetectionWithinASecond(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld()
 			changed := make(chan struct{}, 100)
-			p := newProber(quiet(), func() { changed <- struct{}{} }, w.attempts)
+			p := testProber(quiet(), func() { changed <- struct{}{} }, w.attempts)
 			defer p.Close()
 			mustSet(t, p, ping("red/icmp", 1))
 			<-changed
@@ -156,7 +163,7 @@ func TestDetectionWithinASecond(t *testing.T) {
 func TestAttemptsDoNotOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		p := newProber(quiet(), nil, w.attempts)
+		p := testProber(quiet(), nil, w.attempts)
 		defer p.Close()
 		c := ping("red/icmp", 1, 2)
 		c.AttemptTimeout = time.Second // more than three intervals
@@ -184,7 +191,7 @@ func TestAttemptsDoNotOverlap(t *testing.T) {
 func TestIntervalIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		p := newProber(quiet(), nil, w.attempts)
+		p := testProber(quiet(), nil, w.attempts)
 		defer p.Close()
 		w.slow["red/icmp 10.0.0.1"] = 100 * time.Millisecond // does not add to the interval
 		mustSet(t, p, ping("red/icmp", 1))
@@ -207,7 +214,7 @@ func TestDeafTarget(t *testing.T) {
 		w := newWorld()
 		free := make(chan struct{})
 		w.deaf["a 10.0.0.1"] = free
-		p := newProber(quiet(), nil, w.attempts)
+		p := testProber(quiet(), nil, w.attempts)
 		mustSet(t, p, ping("a", 1), ping("b", 1))
 		time.Sleep(time.Second)
 		start := time.Now()
@@ -239,7 +246,7 @@ func TestNewClockWaitsForTheOldAttempt(t *testing.T) {
 		w := newWorld()
 		free := make(chan struct{})
 		w.deaf["a 10.0.0.1"] = free
-		p := newProber(quiet(), nil, w.attempts)
+		p := testProber(quiet(), nil, w.attempts)
 		defer p.Close()
 		c := ping("a", 1)
 		mustSet(t, p, c)
@@ -263,7 +270,7 @@ func TestNewClockWaitsForTheOldAttempt(t *testing.T) {
 // TestLateReportIsIgnored: an attempt may end while Set replaces its runner.
 func TestLateReportIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProber(quiet(), nil, newWorld().attempts)
+		p := testProber(quiet(), nil, newWorld().attempts)
 		defer p.Close()
 		c := ping("a", 1)
 		c.Rise, c.Fall = 1, 1
@@ -277,7 +284,7 @@ func TestLateReportIsIgnored(t *testing.T) {
 		} {
 			change()
 			mustSet(t, p, c)
-			p.observe(b, old, runner, outcome{at: time.Now(), err: errTest})
+			p.finish(b, old, runner, outcome{at: time.Now(), err: errTest})
 			if s := one(t, p); s.Verdict != Unknown || s.Targets[0].Attempts != 0 {
 				t.Errorf("%s: %+v", name, s)
 			}
@@ -290,7 +297,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		w := newWorld()
 		w.down["a 10.0.0.1"] = true
 		var calls atomic.Int32
-		p := newProber(quiet(), func() { calls.Add(1) }, w.attempts)
+		p := testProber(quiet(), func() { calls.Add(1) }, w.attempts)
 		mustSet(t, p, ping("a", 1, 2, 3))
 		time.Sleep(5*time.Second + 17*time.Millisecond)
 		start := time.Now()
@@ -320,7 +327,7 @@ func TestNotifyIsCoalescedAndMayBlock(t *testing.T) {
 		var calls atomic.Int32
 		free := make(chan struct{})
 		var p *Prober
-		p = newProber(quiet(), func() {
+		p = testProber(quiet(), func() {
 			_ = p.State() // no lock is held
 			if calls.Add(1) == 1 {
 				<-free
@@ -350,7 +357,7 @@ func TestGoroutinesAreBoundedByTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		before := runtime.NumGoroutine()
-		p := newProber(quiet(), func() {}, w.attempts)
+		p := testProber(quiet(), func() {}, w.attempts)
 		var want []Config
 		for i := range 3 {
 			c := ping(fmt.Sprintf("n%d/icmp", i))

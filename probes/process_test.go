@@ -14,11 +14,16 @@ import (
 
 	"github.com/egret-router/egret/lab"
 	"github.com/egret-router/egret/probes"
+	"golang.org/x/sys/unix"
 )
 
 // processEnv makes the test binary a process with a Prober, as the daemon is
 // one, that the tests start inside of a namespace.
 const processEnv = "EGRET_PROBES_TEST_PROCESS"
+
+// reportEnv is how long the process pauses between its reports, when nothing
+// changes: a duration.
+const reportEnv = "EGRET_PROBES_TEST_PAUSE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(processEnv) != "" {
@@ -33,6 +38,9 @@ type report struct {
 	Sets   int
 	Err    string
 	States []probes.State
+	// At is when, User and System the processor time of the process until then.
+	At           time.Time
+	User, System time.Duration
 }
 
 // proberProcess reads a list of Configs from each line of its standard input,
@@ -57,7 +65,11 @@ func proberProcess() {
 		}
 	}()
 	out := json.NewEncoder(os.NewFile(3, "reports"))
-	tick := time.NewTicker(50 * time.Millisecond)
+	pause := 50 * time.Millisecond
+	if d, err := time.ParseDuration(os.Getenv(reportEnv)); err == nil {
+		pause = d
+	}
+	tick := time.NewTicker(pause)
 	var r report
 	for {
 		select {
@@ -79,15 +91,25 @@ func proberProcess() {
 		case <-tick.C:
 		}
 		r.States = p.State()
+		r.times()
 		if err := out.Encode(r); err != nil {
 			return
 		}
 	}
 }
 
+// times fills in how much of a processor the process has used.
+func (r *report) times() {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return
+	}
+	r.At, r.User, r.System = time.Now(), time.Duration(u.Utime.Nano()), time.Duration(u.Stime.Nano())
+}
+
 // prober is such a process.
 type prober struct {
-	t    *testing.T
+	t    testing.TB
 	proc *lab.Proc
 	in   *os.File
 	sets int
@@ -97,7 +119,7 @@ type prober struct {
 }
 
 // startProber starts a prober in a namespace, with more environment.
-func startProber(t *testing.T, ns *lab.NS, env ...string) *prober {
+func startProber(t testing.TB, ns *lab.NS, env ...string) *prober {
 	t.Helper()
 	stdin, in := pipe(t)
 	out, reports := pipe(t)
@@ -127,7 +149,7 @@ func startProber(t *testing.T, ns *lab.NS, env ...string) *prober {
 	return p
 }
 
-func pipe(t *testing.T) (r, w *os.File) {
+func pipe(t testing.TB) (r, w *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {

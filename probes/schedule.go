@@ -7,8 +7,13 @@ import (
 	"time"
 )
 
-// jitterShare is the largest jitter: an interval over this.
-const jitterShare = 10
+const (
+	// jitterShare is the largest jitter: an interval over this.
+	jitterShare = 10
+	// maxSlack is how much too early an attempt may begin, to share a wakeup with
+	// others. It is part of the jitter, and at most a quarter of it.
+	maxSlack = 10 * time.Millisecond
+)
 
 // schedule says when the attempts at one target begin. The first is at a phase
 // within the interval that follows from the target's name, so that hundreds of
@@ -33,7 +38,12 @@ func (s schedule) phase() time.Duration {
 }
 
 // gap is from the start of an attempt to the start of the next, in
-// [0.9 interval, interval].
+// [0.9 interval + slack, interval].
 func (s schedule) gap() time.Duration {
-	return s.interval - time.Duration(s.random.Int64N(int64(s.interval)/jitterShare+1))
+	return s.interval - time.Duration(s.random.Int64N(int64(s.interval/jitterShare-s.slack())+1))
+}
+
+// slack is how much shorter still a gap may turn out.
+func (s schedule) slack() time.Duration {
+	return min(maxSlack, s.interval/jitterShare/4)
 }

@@ -13,7 +13,7 @@ func TestUnchangedProbeGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		var notified atomic.Int32
-		p := newProber(quiet(), func() { notified.Add(1) }, w.attempts)
+		p := testProber(quiet(), func() { notified.Add(1) }, w.attempts)
 		defer p.Close()
 		c := ping("red/icmp", 1)
 		mustSet(t, p, c)
@@ -60,7 +60,7 @@ func TestChangesKeepWhatTheyCan(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld()
-				p := newProber(quiet(), nil, w.attempts)
+				p := testProber(quiet(), nil, w.attempts)
 				defer p.Close()
 				mustSet(t, p, c.from)
 				time.Sleep(5 * time.Second)
@@ -91,7 +91,7 @@ func TestVerdictChangedBySetNotifies(t *testing.T) {
 		w := newWorld()
 		w.down["a 10.0.0.2"] = true
 		var notified atomic.Int32
-		p := newProber(quiet(), func() { notified.Add(1) }, w.attempts)
+		p := testProber(quiet(), func() { notified.Add(1) }, w.attempts)
 		defer p.Close()
 		mustSet(t, p, ping("a", 1, 2))
 		time.Sleep(5 * time.Second)
@@ -107,7 +107,7 @@ func TestVerdictChangedBySetNotifies(t *testing.T) {
 func TestRemovedProbeStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		p := newProber(quiet(), nil, w.attempts)
+		p := testProber(quiet(), nil, w.attempts)
 		defer p.Close()
 		mustSet(t, p, ping("a", 1), ping("b", 1))
 		time.Sleep(5 * time.Second)
@@ -125,7 +125,7 @@ func TestRemovedProbeStops(t *testing.T) {
 
 func TestStateIsSortedAndOwned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProber(quiet(), nil, newWorld().attempts)
+		p := testProber(quiet(), nil, newWorld().attempts)
 		defer p.Close()
 		c := ping("b", 1)
 		mustSet(t, p, c, ping("c", 1), ping("a", 1))
@@ -147,7 +147,7 @@ func TestStateIsSortedAndOwned(t *testing.T) {
 
 func TestWrongConfigsDoNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProber(quiet(), nil, newWorld().attempts)
+		p := testProber(quiet(), nil, newWorld().attempts)
 		defer p.Close()
 		bad, ok := ping("bad", 1), ping("ok", 1)
 		mustSet(t, p, bad, ok)

@@ -1,6 +1,7 @@
 package probes
 
 import (
+	"strconv"
 	"strings"
 	"time"
 )
@@ -10,19 +11,29 @@ const maxError = 300
 
 // outcome is a finished attempt. err == nil is a success.
 type outcome struct {
-	at  time.Time
-	rtt time.Duration
-	err error
+	start, at time.Time
+	rtt       time.Duration
+	err       error
 }
 
 // tracker turns the attempts at one target into its verdict. It has no clock
-// and starts nothing.
+// and starts nothing: time is what the outcomes say.
+//
+// Two machines stand behind one another. The first knows Rise and Fall only. The
+// second follows it down at once, and up when neither hold-down nor damping
+// object, which is asked anew at each attempt.
 type tracker struct {
 	state TargetState
 	// streak is how many attempts in a row had the same outcome: positive for
 	// successes, negative for failures. It outlives a change of thresholds,
 	// which then apply to the next attempt.
 	streak int
+	// began is the start of the first attempt of the streak, healthy the end of it.
+	began, healthy time.Time
+	// plain is the verdict by Rise and Fall alone. What it does while the target is
+	// kept down counts for damping, too.
+	plain Verdict
+	merit merit
 }
 
 // newTracker is a target of which nothing is known.
@@ -30,51 +41,116 @@ func newTracker(target string, now time.Time) tracker {
 	return tracker{state: TargetState{Target: target, Verdict: Unknown, Since: now}}
 }
 
-// observe takes in an attempt and reports whether the verdict changed: to Up
-// after rise successes in a row, to Down after fall failures in a row.
-func (t *tracker) observe(o outcome, rise, fall int) bool {
-	t.state.Attempts++
-	if o.err == nil {
-		t.streak = max(t.streak, 0) + 1
-		t.state.LastRTT, t.state.LastError = o.rtt, ""
-	} else {
-		t.streak = min(t.streak, 0) - 1
-		t.state.Failures++
-		t.state.LastError = errorText(o.err)
-	}
-	verdict := t.state.Verdict
+// observe takes in an attempt and reports whether the verdict changed.
+func (t *tracker) observe(o outcome, c *Config) bool {
+	t.record(o)
+	t.merit.decay(c.Damping, o.at)
 	switch {
-	case t.streak >= rise:
-		verdict = Up
-	case -t.streak >= fall:
-		verdict = Down
+	case t.streak >= c.Rise:
+		t.plain = Up
+	case -t.streak >= c.Fall:
+		if t.plain == Up {
+			t.merit.flap(c.Damping)
+		}
+		t.plain = Down
 	}
-	if verdict == t.state.Verdict {
+	verdict := t.plain
+	t.state.HeldUntil = time.Time{}
+	if verdict == Up && t.state.Verdict == Down {
+		if held := t.heldUntil(c); o.at.Before(held) || t.merit.suppressed {
+			verdict, t.state.HeldUntil = Down, held
+		}
+	}
+	t.state.Penalty, t.state.Suppressed = t.merit.figure, t.merit.suppressed
+	return t.turn(verdict, o.at)
+}
+
+// record counts the attempt.
+func (t *tracker) record(o outcome) {
+	s := &t.state
+	s.Attempts++
+	if o.err == nil {
+		if t.streak <= 0 {
+			t.streak, t.began, t.healthy = 0, o.start, o.at
+		}
+		t.streak++
+		s.LastRTT, s.LastError = o.rtt, ""
+		s.RTT.add(o.rtt)
+		return
+	}
+	if t.streak >= 0 {
+		t.streak, t.began = 0, o.start
+	}
+	t.streak--
+	s.Failures++
+	s.LastError = errorText(o.err)
+}
+
+// heldUntil is when a healthy target that is down may be up again.
+func (t *tracker) heldUntil(c *Config) time.Time {
+	held := t.healthy.Add(c.HoldDown)
+	if t.merit.suppressed {
+		if r := t.merit.release(c.Damping); r.After(held) {
+			held = r
+		}
+	}
+	return held
+}
+
+// turn changes the verdict.
+func (t *tracker) turn(v Verdict, now time.Time) bool {
+	s := &t.state
+	if v == s.Verdict {
 		return false
 	}
-	t.state.Verdict, t.state.Since = verdict, o.at
+	if s.Verdict == Up && v == Down {
+		s.Detection = now.Sub(t.began)
+	}
+	s.Verdict, s.Since = v, now
+	s.Changes++
 	return true
 }
 
-// combine is the verdict over the targets of a probe. Any: up if one is up, down
-// only when all are down. All: down if one is down, up only when all are up.
-// Otherwise, and without targets, nothing is known.
-func combine(require Require, verdicts []Verdict) Verdict {
-	decides, unanimous := Up, Down
-	if require == All {
-		decides, unanimous = Down, Up
+// Quorum is the Require of n targets, n > 0.
+func Quorum(n int) Require { return Require(strconv.Itoa(n)) }
+
+// needs is how many of n targets must be up; 0 if r makes no sense.
+func (r Require) needs(n int) int {
+	switch r {
+	case Any:
+		return min(1, n)
+	case All:
+		return n
 	}
-	same := 0
+	k, err := strconv.Atoi(string(r))
+	if err != nil || k < 1 || k > n || r != Quorum(k) {
+		return 0
+	}
+	return k
+}
+
+// combine is the verdict over the targets of a probe: up as soon as enough are
+// up, down as soon as too few are left that could be. Otherwise, and without
+// targets, nothing is known.
+func combine(require Require, verdicts []Verdict) Verdict {
+	need := require.needs(len(verdicts))
+	if need == 0 {
+		return Unknown
+	}
+	up, down := 0, 0
 	for _, v := range verdicts {
 		switch v {
-		case decides:
-			return decides
-		case unanimous:
-			same++
+		case Up:
+			up++
+		case Down:
+			down++
 		}
 	}
-	if same > 0 && same == len(verdicts) {
-		return unanimous
+	switch {
+	case up >= need:
+		return Up
+	case len(verdicts)-down < need:
+		return Down
 	}
 	return Unknown
 }

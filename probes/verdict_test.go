@@ -24,7 +24,7 @@ func play(t *tracker, attempts string, rise, fall int) string {
 		if c == '-' {
 			o.err = errTest
 		}
-		t.observe(o, rise, fall)
+		t.observe(o, &Config{Rise: rise, Fall: fall})
 		b.WriteByte("?UD"[t.state.Verdict])
 	}
 	return b.String()
@@ -60,11 +60,12 @@ func TestTrackerRecords(t *testing.T) {
 	}
 	play(&tr, "++-", 2, 2)
 	want := TargetState{Target: "x", Verdict: Up, Since: epoch.Add(2 * time.Second), LastRTT: 2 * time.Millisecond,
-		LastError: "no reply", Attempts: 3, Failures: 1}
+		LastError: "no reply", Attempts: 3, Failures: 1, Changes: 1,
+		RTT: RTT{Count: 2, Sum: 3 * time.Millisecond, Min: time.Millisecond, Max: 2 * time.Millisecond, Smoothed: 1125 * time.Microsecond}}
 	if tr.state != want {
 		t.Errorf("got %+v, want %+v", tr.state, want)
 	}
-	tr.observe(outcome{at: epoch.Add(time.Hour), rtt: time.Second}, 2, 2)
+	tr.observe(outcome{at: epoch.Add(time.Hour), rtt: time.Second}, &Config{Rise: 2, Fall: 2})
 	if tr.state.LastError != "" || !tr.state.Since.Equal(want.Since) || tr.state.LastRTT != time.Second {
 		t.Errorf("after a success: %+v", tr.state)
 	}

@@ -223,6 +223,10 @@ func (g Group) String() string {
 			b.WriteString("," + strconv.Itoa(int(m.Weight)))
 		}
 	}
+	if r := g.Resilient; r.Buckets > 0 {
+		fmt.Fprintf(&b, " type resilient buckets %d idle_timer %g unbalanced_timer %g",
+			r.Buckets, r.IdleTimer.Seconds(), r.UnbalancedTimer.Seconds())
+	}
 	return b.String()
 }
 
@@ -266,6 +270,8 @@ func (r Rule) String() string {
 	switch r.Action {
 	case RuleLookup:
 		return s + "lookup " + strconv.FormatUint(uint64(r.Table), 10)
+	case RuleGoto:
+		return s + "goto " + strconv.FormatUint(uint64(r.Target), 10)
 	case RuleBlackhole:
 		return s + "blackhole"
 	case RuleUnreachable:

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,20 +16,41 @@ import (
 func (k *Kernel) Apply(ctx context.Context, plan Plan) Result {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.expectTables(plan)
 	a := applier{Kernel: k, index: map[string]int{}}
-	return Execute(ctx, plan, func(action Action) error {
-		err := a.do(action)
-		if k.log.Enabled(ctx, slog.LevelDebug) {
-			k.log.Debug("step", "action", action.String(), "error", err)
+	return a.execute(ctx, plan)
+}
+
+// expectTables makes Watch tell foreign routes in the tables that a plan is the first
+// to use.
+func (k *Kernel) expectTables(plan Plan) {
+	known := k.tables.Load()
+	if known == nil {
+		return // all are told
+	}
+	var added Snapshot
+	last := TableID(0)
+	for _, op := range plan.Ops {
+		switch a := op.Action.(type) {
+		case PutRoute:
+			if a.Route.Table != last {
+				last = a.Route.Table
+				added.Config.Routes = append(added.Config.Routes, a.Route)
+			}
+		case AddRule:
+			added.Config.Rules = append(added.Config.Rules, a.Rule)
 		}
-		return err
-	})
+	}
+	all := added.tables()
+	maps.Copy(all, *known)
+	k.tables.Store(&all)
 }
 
 // applier is one run of Apply. It knows the index of the devices it has met.
 type applier struct {
 	*Kernel
-	index map[string]int
+	index  map[string]int
+	buffer []byte // of requests, see bulk
 }
 
 func (a *applier) do(action Action) error {
@@ -73,6 +94,7 @@ func (a *applier) do(action Action) error {
 
 // send sends one request and waits for the answer.
 func (a *applier) send(kind, flags uint16, payload message) error {
+	a.requests.Add(1)
 	_, err := a.request(kind, flags|unix.NLM_F_ACK, payload).Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }

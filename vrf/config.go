@@ -105,8 +105,8 @@ type NextHop struct {
 	IPv6 bool
 }
 
-// Group is a next-hop group (NEXTHOP_GRP_TYPE_MPATH). It cannot be empty; a
-// group of one blackhole is how it fails closed.
+// Group is a next-hop group (NEXTHOP_GRP_TYPE_MPATH, or _RES when Resilient). It
+// cannot be empty; a group of one blackhole is how it fails closed.
 type Group struct {
 	ID NextHopID
 	// Members in slot order. Replacing the member of one slot moves only the
@@ -120,20 +120,26 @@ type Group struct {
 // Resilient makes a group of the resilient kind (NEXTHOP_GRP_TYPE_RES, kernel
 // 5.13): a flow's bucket keeps its next hop while that is a member, so that a
 // lost member moves its own flows only, and a new one takes idle buckets.
+//
+// Seen on Linux 6.1 and 6.18, in both families: a resilient group may have one member, also
+// a blackhole, and fewer buckets than members; one message changes its members, their
+// weights and its timers; the loss of a carrier takes a member out, and with the last
+// one the group and its routes go, as with the other kind.
 type Resilient struct {
 	// Buckets is the size of the hash table; 0 means that the group is not
 	// resilient.
 	Buckets uint16
 	// IdleTimer is how long a bucket must be without traffic before it may move
 	// to a member that has too few; UnbalancedTimer is after how long it is moved
-	// in any case, 0 for never. In steps of 10 ms.
+	// in any case, 0 for never. In steps of 10 ms; the kernel counts in its own
+	// ticks and may show 10 ms less.
 	IdleTimer, UnbalancedTimer time.Duration
 }
 
 // Member is one slot of a group.
 type Member struct {
 	ID NextHopID
-	// Weight is 1 to 256.
+	// Weight is 1 to 255; kernels before 6.12 refuse 256.
 	Weight uint16
 }
 
@@ -143,6 +149,7 @@ type RouteType uint8
 // The route types Egret uses; the values are the kernel's RTN_*.
 const (
 	Unicast     RouteType = 1
+	Local       RouteType = 2 // only in a RouteAnswer
 	Blackhole   RouteType = 6
 	Unreachable RouteType = 7
 	Prohibit    RouteType = 8

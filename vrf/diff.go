@@ -3,6 +3,7 @@ package vrf
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,8 +13,9 @@ import (
 // content gives an equal plan, whatever its order. Steps come in the order
 //
 //	evict what of ours is in the way; VRFs, VLANs, enslave, up, addresses;
-//	next hops, groups, routes, rules;
-//	then removals: rules, routes, groups, next hops, addresses, release ports, VLANs, VRFs
+//	next hops, groups, routes, rules that block, lookups, gotos;
+//	then removals: gotos, lookups, rules that block, routes, groups, next hops,
+//	addresses, release ports, VLANs, VRFs
 //
 // so every step refers only to what exists by then, and nothing is taken away
 // before its replacement stands. The planner keeps a model of the links, and
@@ -67,7 +69,8 @@ type planner struct {
 
 	vrfByName  map[string]VRF
 	portByName map[string]wantPort
-	networkOf  map[TableID]string // wanted VRFs first, else ours that exist
+	networkOf  map[TableID]string // wanted VRFs first, else ours that exist, else by their next hops
+	vrfOf      map[TableID]string // the wanted VRF with that table, see VRF.Tables
 	markOf     map[[2]Mark]string // network of the lookup rule with this mark and mask
 	foreignHop map[NextHopID]bool
 
@@ -87,11 +90,14 @@ type planner struct {
 	fallbacks  map[TableID][]int // blocking default routes put into a table
 	blockers   map[string][]int  // blocking rules added for a network
 	ruleAdds   map[string][]int
-	ruleDrops  map[TableID][]int   // lookups of a table removed
+	ruleDrops  map[TableID][]int // lookups of a table removed
+	jumps      jumpSteps
 	lookupsOut map[string][]int    // lookups of a network removed
 	movedOff   map[NextHopID][]int // steps that take a group or next hop out of use
 	stillInUse map[NextHopID]bool  // by something that had to stay as it was
 
+	lastHop    NextHopID // whether it exists: routes come in runs of one
+	lastLeft   bool
 	hopsLeft   map[NextHopID]NextHop // next hops of ours that survive the link steps
 	groupsLeft map[NextHopID]Group
 	groupNet   map[NextHopID]string // the network of a group
@@ -117,7 +123,7 @@ func newPlanner(have Snapshot, want Config) *planner {
 	p := &planner{
 		owner: have.Owner, have: have,
 		vrfByName: map[string]VRF{}, portByName: map[string]wantPort{},
-		networkOf: map[TableID]string{}, markOf: map[[2]Mark]string{}, foreignHop: map[NextHopID]bool{},
+		networkOf: map[TableID]string{}, vrfOf: map[TableID]string{}, markOf: map[[2]Mark]string{}, foreignHop: map[NextHopID]bool{},
 		blocked: map[string]bool{}, blockedPort: map[string]bool{},
 		links: newLinkModel(have.Links),
 		last:  map[string]int{}, cleared: map[string]int{}, unblocks: map[string][]int{},
@@ -131,6 +137,7 @@ func newPlanner(have Snapshot, want Config) *planner {
 	p.takeVRFs(want.VRFs)
 	p.takeHops(want)
 	p.takeRoutes(want.Routes)
+	p.adoptTables()
 	p.rules = slices.Clone(want.Rules)
 	slices.SortFunc(p.rules, compareRules)
 	p.rules = slices.Compact(p.rules)
@@ -165,14 +172,64 @@ func (p *planner) takeVRFs(vrfs []VRF) {
 		p.vrfs = append(p.vrfs, v)
 	}
 	for _, v := range p.vrfs {
+		for _, table := range slices.Sorted(slices.Values(v.Tables)) {
+			if other, double := p.networkOf[table]; double && other != v.Name {
+				p.fail(v.Name, "table %d is also network %q's", table, other)
+				p.blocked[v.Name] = true
+				continue
+			}
+			p.networkOf[table] = v.Name
+		}
 		p.takePorts(v)
 	}
+	maps.Copy(p.vrfOf, p.networkOf)
 	slices.SortFunc(p.ports, func(a, b wantPort) int { return cmp.Compare(a.Name, b.Name) })
 	for _, v := range p.have.Config.VRFs {
 		if _, known := p.networkOf[v.Table]; !known {
 			p.networkOf[v.Table] = v.Name
 		}
 	}
+}
+
+// adoptTables finds out whose those tables were that are no VRF's any more: that of
+// the devices which the next hops of their routes are on.
+func (p *planner) adoptTables() {
+	adopted := map[TableID]string{}
+	var hops map[NextHopID]string
+	last := routePair{}
+	for _, r := range p.have.Config.Routes {
+		pair := routePair{r.Table, r.NextHop}
+		if pair == last {
+			continue // as most routes of a table
+		}
+		last = pair
+		if _, known := p.networkOf[r.Table]; known || r.NextHop == 0 {
+			continue
+		}
+		if hops == nil {
+			hops = p.networksOfHops()
+		}
+		if old, ok := adopted[r.Table]; hops[r.NextHop] != "" && (!ok || hops[r.NextHop] < old) {
+			adopted[r.Table] = hops[r.NextHop]
+		}
+	}
+	maps.Copy(p.networkOf, adopted)
+}
+
+// networksOfHops has the network of every next hop and group that exists.
+func (p *planner) networksOfHops() map[NextHopID]string {
+	out := map[NextHopID]string{}
+	for _, n := range p.have.Config.NextHops {
+		out[n.ID] = p.hopNetwork(n)
+	}
+	for _, g := range p.have.Config.Groups {
+		for _, m := range g.Members {
+			if network := out[m.ID]; network != "" && (out[g.ID] == "" || network < out[g.ID]) {
+				out[g.ID] = network
+			}
+		}
+	}
+	return out
 }
 
 func (p *planner) takePorts(v VRF) {
@@ -211,7 +268,10 @@ func (p *planner) takeHops(want Config) {
 	}
 	p.groups = make(map[NextHopID]Group, len(want.Groups))
 	for _, g := range want.Groups {
-		if old, double := p.groups[g.ID]; double && !slices.Equal(old.Members, g.Members) {
+		if g.Resilient.Buckets == 0 {
+			g.Resilient = Resilient{}
+		}
+		if old, double := p.groups[g.ID]; double && !(slices.Equal(old.Members, g.Members) && old.Resilient == g.Resilient) {
 			p.fail("", "group %s is wanted with two contents", hopID(g.ID))
 			if g.String() > old.String() {
 				continue
@@ -219,34 +279,6 @@ func (p *planner) takeHops(want Config) {
 		}
 		p.groups[g.ID] = g
 	}
-}
-
-// ip6DefaultMetric is what the kernel makes of metric 0 in IPv6 (IP6_RT_PRIO_USER).
-const ip6DefaultMetric = 1024
-
-// takeRoutes copies the wanted routes, sorted by key. There may be 100,000 of them,
-// mostly in order already, so they are sorted and merged instead of put into maps.
-func (p *planner) takeRoutes(routes []Route) {
-	p.routes = slices.Clone(routes)
-	for i := range p.routes {
-		r := &p.routes[i]
-		r.Prefix = r.Prefix.Masked()
-		if r.Metric == 0 && r.Prefix.Addr().Is6() {
-			r.Metric = ip6DefaultMetric
-		}
-	}
-	slices.SortFunc(p.routes, func(a, b Route) int {
-		if c := compareRoutes(a, b); c != 0 || a == b {
-			return c
-		}
-		return strings.Compare(a.String(), b.String())
-	})
-	p.routes = slices.CompactFunc(p.routes, func(a, b Route) bool {
-		if a != b && a.key() == b.key() {
-			p.fail(p.networkOf[b.Table], "route %q is wanted twice", b.String())
-		}
-		return a.key() == b.key()
-	})
 }
 
 // finish sorts the errors.
@@ -312,9 +344,13 @@ func (p *planner) deviceNetwork(device string) string {
 
 func (p *planner) hopNetwork(n NextHop) string { return p.deviceNetwork(n.Device) }
 
+// ruleNetwork is the network that a rule concerns. A goto is for all of them.
 func (p *planner) ruleNetwork(r Rule) string {
-	if r.Action == RuleLookup {
+	switch r.Action {
+	case RuleLookup:
 		return p.networkOf[r.Table]
+	case RuleGoto:
+		return ""
 	}
 	return p.markOf[[2]Mark{r.Mark, r.Mask}]
 }

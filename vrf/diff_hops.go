@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"time"
 )
 
 // loseHops works out which next hops and groups of ours the kernel has left after
@@ -127,17 +129,47 @@ func (p *planner) putGroups() {
 			}
 			continue
 		}
-		if exists && slices.Equal(old.Members, g.Members) {
+		if exists && slices.Equal(old.Members, g.Members) && old.Resilient.like(g.Resilient) {
 			p.groupStep[id] = -1
 			continue
 		}
-		i := p.step(network, PutGroup{Group: g, Replace: had[id]}, p.groupNeeds(g))
+		needs, replace := p.groupNeeds(g), had[id]
+		if exists && old.Resilient.Buckets != g.Resilient.Buckets {
+			needs, replace = append(needs, p.dropGroup(old, needs)), false
+		}
+		i := p.step(network, PutGroup{Group: g, Replace: replace}, needs)
 		p.groupStep[id] = i
 		p.unblocks[network] = append(p.unblocks[network], i)
 		for _, m := range old.Members {
 			p.movedOff[m.ID] = append(p.movedOff[m.ID], i)
 		}
 	}
+}
+
+// dropGroup deletes a group that cannot become what is wanted under its id: the kernel
+// changes neither the kind of a group nor its number of buckets. The routes go with it
+// and are put again behind it; until then their traffic meets the fallback. An id that
+// follows from the kind and the buckets (see GroupIDFor) never comes to this.
+func (p *planner) dropGroup(g Group, needs []int) int {
+	delete(p.groupsLeft, g.ID)
+	return p.step(p.groupNet[g.ID], DeleteNextHop{ID: g.ID, Group: true}, needs)
+}
+
+// like says that the kernel shows r for o: it counts timers in its own ticks and may
+// show one clock tick less.
+func (r Resilient) like(o Resilient) bool {
+	return r.Buckets == o.Buckets && (r.IdleTimer-o.IdleTimer).Abs() < 2*clockTick &&
+		(r.UnbalancedTimer-o.UnbalancedTimer).Abs() < 2*clockTick
+}
+
+// check says why the kernel could not have r.
+func (r Resilient) check() error {
+	for _, d := range []time.Duration{r.IdleTimer, r.UnbalancedTimer} {
+		if d < 0 || d/clockTick > math.MaxUint32 {
+			return fmt.Errorf("a timer of %v", d)
+		}
+	}
+	return nil
 }
 
 // keepMembers protects the members of a group that could not be brought to its
@@ -169,6 +201,9 @@ func (p *planner) checkGroup(g Group) (ready bool, err error) {
 	if len(g.Members) == 0 {
 		return false, fmt.Errorf("no members")
 	}
+	if err := g.Resilient.check(); err != nil {
+		return false, err
+	}
 	ready = true
 	seen := map[NextHopID]bool{}
 	for _, m := range g.Members {
@@ -180,8 +215,8 @@ func (p *planner) checkGroup(g Group) (ready bool, err error) {
 			return false, fmt.Errorf("member %s is twice in it", hopID(m.ID))
 		case n.Blackhole && len(g.Members) > 1:
 			return false, fmt.Errorf("blackhole %s is not alone", hopID(m.ID))
-		case m.Weight < 1 || m.Weight > 256:
-			return false, fmt.Errorf("weight %d of member %s is not 1 to 256", m.Weight, hopID(m.ID))
+		case m.Weight < 1 || m.Weight > 255:
+			return false, fmt.Errorf("weight %d of member %s is not 1 to 255", m.Weight, hopID(m.ID))
 		}
 		seen[m.ID] = true
 		if _, ok := p.hopStep[m.ID]; !ok {

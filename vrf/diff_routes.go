@@ -21,7 +21,13 @@ type routeChange struct {
 // compareRoutes walks through the routes that are and those that should be, both
 // in the order of their keys, and finds what is to be put and what to be deleted.
 func (p *planner) compareRoutes() (changes []routeChange, gone []Route) {
-	have := p.have.Config.Routes
+	have, want := p.have.Config.Routes, p.routes
+	// What is equal on both sides is sorted, as the wanted routes are.
+	equal := 0
+	for equal < len(have) && equal < len(want) && have[equal] == want[equal] && p.routeLeft(have[equal]) {
+		equal++
+	}
+	have, want = have[max(0, equal-1):], want[max(0, equal-1):] // with one to compare the next with
 	if !slices.IsSortedFunc(have, compareRoutes) {
 		have = slices.SortedFunc(slices.Values(have), compareRoutes)
 	}
@@ -30,15 +36,15 @@ func (p *planner) compareRoutes() (changes []routeChange, gone []Route) {
 		if n > 0 && have[n-1].key() == old.key() {
 			continue
 		}
-		for i < len(p.routes) && compareRoutes(p.routes[i], old) < 0 {
-			changes = append(changes, routeChange{want: p.routes[i]})
+		for i < len(want) && compareRoutes(want[i], old) < 0 {
+			changes = append(changes, routeChange{want: want[i]})
 			i++
 		}
-		left := old.NextHop == 0 || p.hopExists(old.NextHop)
-		wanted := i < len(p.routes) && p.routes[i].key() == old.key()
+		left := p.routeLeft(old)
+		wanted := i < len(want) && want[i].key() == old.key()
 		switch {
-		case wanted && (!left || p.routes[i] != old):
-			changes = append(changes, routeChange{want: p.routes[i], old: old, left: left, had: true})
+		case wanted && (!left || want[i] != old):
+			changes = append(changes, routeChange{want: want[i], old: old, left: left, had: true})
 		case !wanted && left:
 			gone = append(gone, old)
 		}
@@ -46,10 +52,18 @@ func (p *planner) compareRoutes() (changes []routeChange, gone []Route) {
 			i++
 		}
 	}
-	for ; i < len(p.routes); i++ {
-		changes = append(changes, routeChange{want: p.routes[i]})
+	for ; i < len(want); i++ {
+		changes = append(changes, routeChange{want: want[i]})
 	}
 	return changes, gone
+}
+
+// routeLeft says that a route of ours did not go with its next hop.
+func (p *planner) routeLeft(r Route) bool {
+	if r.NextHop != p.lastHop {
+		p.lastHop, p.lastLeft = r.NextHop, r.NextHop == 0 || p.hopExists(r.NextHop)
+	}
+	return p.lastHop == 0 || p.lastLeft
 }
 
 // putRoutes adds missing routes and replaces changed ones.
@@ -58,6 +72,7 @@ func (p *planner) putRoutes() {
 	for _, r := range p.have.Foreign.Routes {
 		foreign[r.key()] = true
 	}
+	p.lastHop = 0
 	var changes []routeChange
 	changes, p.routesGone = p.compareRoutes()
 	needs := map[routePair][]int{}
@@ -104,7 +119,7 @@ func (p *planner) putRoute(r Route, replace, foreign bool, shared map[routePair]
 	pair := routePair{r.Table, r.NextHop}
 	needs, ok := shared[pair]
 	if !ok {
-		needs = p.after(p.vrfOf(r.Table))
+		needs = p.after(p.vrfOf[r.Table])
 		if hop >= 0 && !slices.Contains(needs, hop) {
 			needs = append(needs, hop)
 		}
@@ -115,15 +130,6 @@ func (p *planner) putRoute(r Route, replace, foreign bool, shared map[routePair]
 		p.fallbacks[r.Table] = append(p.fallbacks[r.Table], i)
 	}
 	return true
-}
-
-// vrfOf is the wanted VRF device with that table, or "".
-func (p *planner) vrfOf(table TableID) string {
-	v := p.vrfByName[p.networkOf[table]]
-	if v.Table != table {
-		return ""
-	}
-	return v.Name
 }
 
 // routeHop finds the step that makes the route's next hop, -1 when there is none
@@ -156,107 +162,4 @@ func (p *planner) removeRoutes() {
 			p.movedOff[r.NextHop] = append(p.movedOff[r.NextHop], i)
 		}
 	}
-}
-
-// addRules adds what is missing: what blocks comes first, so that a lookup never
-// stands without what catches its traffic when the table has no answer.
-func (p *planner) addRules() {
-	have := map[Rule]bool{}
-	for _, r := range p.have.Config.Rules {
-		have[r] = true
-	}
-	p.reportForeignRules()
-	for _, blocking := range []bool{true, false} {
-		for _, r := range p.rules {
-			if !have[r] && blocking == (r.Action != RuleLookup) {
-				p.addRule(r)
-			}
-		}
-	}
-}
-
-func (p *planner) addRule(r Rule) {
-	network := p.ruleNetwork(r)
-	if !p.owner.RulePriorities.Contains(r.Priority) {
-		p.fail(network, "rule %q: the priority is not in %d-%d", r, p.owner.RulePriorities.First, p.owner.RulePriorities.Last)
-		return
-	}
-	if r.Action != RuleLookup {
-		i := p.step(network, AddRule{Rule: r}, nil)
-		p.blockers[network] = append(p.blockers[network], i)
-		p.ruleAdds[network] = append(p.ruleAdds[network], i)
-		return
-	}
-	if p.blocked[network] || p.foreignRuleAt(r) {
-		return
-	}
-	needs := slices.Concat(p.after(p.vrfOf(r.Table)), p.fallbacks[r.Table], p.blockers[""])
-	if network != "" {
-		needs = append(needs, p.blockers[network]...)
-	}
-	p.ruleAdds[network] = append(p.ruleAdds[network], p.step(network, AddRule{Rule: r}, needs))
-}
-
-// reportForeignRules complains about rules of others at the priorities of ours.
-// They forbid the lookups there; what blocks is added in any case.
-func (p *planner) reportForeignRules() {
-	for _, r := range p.rules {
-		if p.foreignRuleAt(r) {
-			p.fail(p.ruleNetwork(r), "rule %q: priority %d has a rule that is not ours", r, r.Priority)
-		}
-	}
-}
-
-func (p *planner) foreignRuleAt(r Rule) bool {
-	return slices.ContainsFunc(p.have.Foreign.Rules, func(f Rule) bool {
-		return f.Priority == r.Priority && f.IPv6 == r.IPv6
-	})
-}
-
-// removeRules deletes what is no longer wanted, and doubles: lookups first, then
-// what blocks, the catch-all (the highest priority number) last.
-func (p *planner) removeRules() {
-	wanted := map[Rule]bool{}
-	for _, r := range p.rules {
-		wanted[r] = true
-	}
-	seen := map[Rule]bool{}
-	var gone []Rule
-	for _, r := range p.have.Config.Rules {
-		if !wanted[r] || seen[r] {
-			gone = append(gone, r)
-		}
-		seen[r] = true
-	}
-	slices.SortFunc(gone, compareRules)
-	for _, blocking := range []bool{false, true} {
-		for _, r := range gone {
-			if blocking == (r.Action != RuleLookup) {
-				p.removeRule(r, wanted[r])
-			}
-		}
-	}
-}
-
-// removeRule deletes a rule once what replaces it stands. A rule that blocks goes
-// only after the lookups that it backs, and when everything that the traffic of
-// its network needs has succeeded; as long as the network cannot be, it stays.
-func (p *planner) removeRule(r Rule, double bool) {
-	network := p.ruleNetwork(r)
-	needs := slices.Concat(p.ruleAdds[network], p.ruleAdds[""])
-	if r.Action == RuleLookup || double {
-		i := p.step(network, DeleteRule{Rule: r}, needs)
-		p.ruleDrops[r.Table] = append(p.ruleDrops[r.Table], i)
-		p.lookupsOut[network] = append(p.lookupsOut[network], i)
-		return
-	}
-	if p.blocked[network] {
-		return
-	}
-	for of, lookups := range p.lookupsOut {
-		if network == "" || of == network {
-			needs = append(needs, lookups...)
-		}
-	}
-	p.step(network, DeleteRule{Rule: r}, append(needs, p.unblocks[network]...))
 }

@@ -209,6 +209,7 @@ func describe(s vrf.Snapshot) string {
 	for _, rule := range s.Config.Rules {
 		lines = append(lines, fmt.Sprintf("ipv6=%t %s", rule.IPv6, rule))
 	}
+	lines = append(lines, fmt.Sprint("unresolved ", s.Unresolved))
 	lines = append(lines, fmt.Sprint("foreign hops ", s.Foreign.NextHops))
 	for _, rule := range s.Foreign.Rules {
 		lines = append(lines, fmt.Sprintf("foreign ipv6=%t pref %d", rule.IPv6, rule.Priority))
@@ -228,7 +229,7 @@ func routing(gateway string) vrf.Config {
 	c := vrf.Config{
 		NextHops: []vrf.NextHop{hop4, other, hop6, black, black6},
 		Groups: []vrf.Group{
-			{ID: g4, Members: []vrf.Member{{ID: other.ID, Weight: 1}, {ID: hop4.ID, Weight: 256}}},
+			{ID: g4, Members: []vrf.Member{{ID: other.ID, Weight: 1}, {ID: hop4.ID, Weight: 255}}},
 			{ID: g6, Members: []vrf.Member{{ID: hop6.ID, Weight: 7}}},
 			{ID: closed4, Members: []vrf.Member{{ID: black.ID, Weight: 1}}},
 			{ID: closed6, Members: []vrf.Member{{ID: black6.ID, Weight: 1}}},
@@ -252,6 +253,10 @@ func routing(gateway string) vrf.Config {
 			vrf.Rule{Priority: 805, IPv6: ipv6, Mark: 0x10020000, Mask: 0x1fff0000, Action: vrf.RuleBlackhole},
 			vrf.Rule{Priority: 805, IPv6: ipv6, Mark: 0x10030000, Mask: 0x1fff0000, Action: vrf.RuleProhibit},
 			vrf.Rule{Priority: 810, IPv6: ipv6, Mark: 0x10010000, Mask: 0x1fff0000, Action: vrf.RuleLookup, Table: 5000},
+			vrf.Rule{Priority: 820, IPv6: ipv6, Mask: 0x10000000, Action: vrf.RuleGoto, Target: 990},
+			vrf.Rule{Priority: 821, IPv6: ipv6, Mark: 0x10040000, Mask: 0x10040000, Action: vrf.RuleGoto, Target: 830},
+			vrf.Rule{Priority: 830, IPv6: ipv6, Mark: 0x100c0000, Mask: 0x100c0000, Action: vrf.RuleGoto, Target: 840},
+			vrf.Rule{Priority: 840, IPv6: ipv6, Mark: 0x100c0000, Mask: 0x1fff0000, Action: vrf.RuleLookup, Table: 5000},
 			vrf.Rule{Priority: 990, IPv6: ipv6, Mark: 0x10000000, Mask: 0x10000000, Action: vrf.RuleUnreachable})
 	}
 	return c

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,8 +12,9 @@ import (
 // parsedHop is a next-hop object: a group when Members is not empty.
 type parsedHop struct {
 	RawNextHop
-	members []Member
-	device  int // interface index
+	members   []Member
+	resilient Resilient
+	device    int // interface index
 }
 
 // parseNextHop reads an RTM_NEWNEXTHOP.
@@ -24,6 +26,7 @@ func parseNextHop(b []byte) (parsedHop, error) {
 	h.Protocol = b[2]
 	h.IPv6 = b[0] == unix.AF_INET6
 	h.OnLink = binary.NativeEndian.Uint32(b[4:])&unix.RTNH_F_ONLINK != 0
+	groupType := uint16(groupMultipath)
 	err := eachAttr(b[sizeofNhMsg:], func(kind uint16, data []byte) error {
 		var v uint32
 		switch kind {
@@ -40,14 +43,24 @@ func parseNextHop(b []byte) (parsedHop, error) {
 		case unix.NHA_GROUP:
 			return h.readMembers(data)
 		case unix.NHA_GROUP_TYPE:
-			h.Odd = h.Odd || len(data) != 2 || binary.NativeEndian.Uint16(data) != 0
-		case unix.NHA_ENCAP_TYPE, unix.NHA_ENCAP, unix.NHA_MASTER, nhaFDB, nhaResGroup:
+			return readU16(data, &groupType)
+		case nhaResGroup:
+			return h.resilient.read(data)
+		case unix.NHA_ENCAP_TYPE, unix.NHA_ENCAP, unix.NHA_MASTER, nhaFDB:
 			h.Odd = true
 		}
 		return nil
 	})
 	if err != nil {
 		return h, fmt.Errorf("parse next hop: %w", err)
+	}
+	switch resilient := h.resilient.Buckets > 0; groupType {
+	case groupMultipath:
+		h.Odd = h.Odd || resilient
+	case groupResilient:
+		h.Odd = h.Odd || !resilient
+	default:
+		h.Odd = true
 	}
 	if h.ID == 0 || (h.Gateway.IsValid() && h.Gateway.Is6() != h.IPv6) {
 		return h, fmt.Errorf("parse next hop: no id, or a gateway of another family")
@@ -71,6 +84,26 @@ func (h *parsedHop) readMembers(data []byte) error {
 		})
 	}
 	return nil
+}
+
+// read takes the attributes of a resilient group.
+func (r *Resilient) read(b []byte) error {
+	return eachAttr(b, func(kind uint16, data []byte) error {
+		var ticks uint32
+		switch kind {
+		case resBuckets:
+			return readU16(data, &r.Buckets)
+		case resIdle:
+			err := readU32(data, &ticks)
+			r.IdleTimer = time.Duration(ticks) * clockTick
+			return err
+		case resUnbal:
+			err := readU32(data, &ticks)
+			r.UnbalancedTimer = time.Duration(ticks) * clockTick
+			return err
+		}
+		return nil
+	})
 }
 
 // parseRoute reads an RTM_NEWROUTE. ok is false for routes that cannot be ours
@@ -126,9 +159,10 @@ func parseRule(b []byte) (r RawRule, ok bool, err error) {
 	if !known {
 		return r, false, nil
 	}
-	const invert = 2 // FIB_RULE_INVERT
+	const invert, unresolved = 2, 4 // FIB_RULE_INVERT, FIB_RULE_UNRESOLVED
+	flags := binary.NativeEndian.Uint32(b[8:])
 	r.IPv6, r.Action, r.Table = isIPv6, RuleAction(b[7]), TableID(b[4])
-	r.Odd = b[1] != 0 || b[2] != 0 || b[3] != 0 || binary.NativeEndian.Uint32(b[8:])&invert != 0
+	r.Odd = b[1] != 0 || b[2] != 0 || b[3] != 0 || flags&invert != 0
 	err = eachAttr(b[sizeofRtMsg:], func(kind uint16, data []byte) error {
 		switch kind {
 		case unix.FRA_PRIORITY:
@@ -139,6 +173,8 @@ func parseRule(b []byte) (r RawRule, ok bool, err error) {
 			return readU32(data, (*uint32)(&r.Mask))
 		case unix.FRA_TABLE:
 			return readU32(data, (*uint32)(&r.Table))
+		case unix.FRA_GOTO:
+			return readU32(data, &r.Target)
 		case unix.FRA_PROTOCOL:
 			if len(data) != 1 {
 				return fmt.Errorf("%d bytes instead of 1", len(data))
@@ -161,6 +197,10 @@ func parseRule(b []byte) (r RawRule, ok bool, err error) {
 	if r.Action != RuleLookup {
 		r.Table = 0
 	}
+	if r.Action != RuleGoto {
+		r.Target = 0
+	}
+	r.Unresolved = r.Action == RuleGoto && flags&unresolved != 0
 	return r, true, nil
 }
 

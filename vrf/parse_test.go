@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"time"
 )
 
 var (
@@ -12,7 +13,9 @@ var (
 		{ID: 6, Gateway: netip.MustParseAddr("fe80::1"), IPv6: true},
 		{ID: 7, Blackhole: true, IPv6: true},
 	}
-	sampleGroup  = Group{ID: 9, Members: []Member{{ID: 5, Weight: 1}, {ID: 6, Weight: 256}}}
+	sampleGroup     = Group{ID: 9, Members: []Member{{ID: 5, Weight: 1}, {ID: 6, Weight: 256}}}
+	sampleResilient = Group{ID: 11, Members: []Member{{ID: 5, Weight: 1}},
+		Resilient: Resilient{Buckets: 256, IdleTimer: 120 * time.Second, UnbalancedTimer: 30 * time.Millisecond}}
 	sampleRoutes = []Route{
 		{Table: 10001, Prefix: netip.MustParsePrefix("10.0.0.0/24"), Metric: 20, Type: Unicast, NextHop: 9},
 		{Table: 254, Prefix: netip.MustParsePrefix("::/0"), Metric: 4278198272, Type: Unreachable},
@@ -20,6 +23,7 @@ var (
 	sampleRules = []Rule{
 		{Priority: 810, Mark: 0x10010000, Mask: 0x1fff0000, Action: RuleLookup, Table: 10001},
 		{Priority: 990, IPv6: true, Mark: 0x10000000, Mask: 0x10000000, Action: RuleUnreachable},
+		{Priority: 811, Mask: 0x10000000, Action: RuleGoto, Target: 990},
 	}
 	sampleAddresses = []Address{
 		{Prefix: netip.MustParsePrefix("172.16.0.1/30"), Protocol: 108, Valid: Forever, Preferred: Forever},
@@ -36,9 +40,11 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%+v is read as %+v, %v", want, h, err)
 		}
 	}
-	h, err := parseNextHop(encodeGroup(sampleGroup, 108))
-	if err != nil || h.ID != sampleGroup.ID || !reflect.DeepEqual(h.members, sampleGroup.Members) {
-		t.Errorf("%+v is read as %+v, %v", sampleGroup, h, err)
+	for _, want := range []Group{sampleGroup, sampleResilient} {
+		h, err := parseNextHop(encodeGroup(want, 108))
+		if err != nil || h.ID != want.ID || !reflect.DeepEqual(h.members, want.Members) || h.resilient != want.Resilient || h.Odd {
+			t.Errorf("%+v is read as %+v, %v", want, h, err)
+		}
 	}
 	for _, want := range sampleRoutes {
 		r, ok, err := parseRoute(encodeRoute(want, 109, 0))
@@ -87,6 +93,7 @@ func FuzzParseNextHop(f *testing.F) {
 		f.Add([]byte(encodeNextHop(n, 108)))
 	}
 	f.Add([]byte(encodeGroup(sampleGroup, 108)))
+	f.Add([]byte(encodeGroup(sampleResilient, 108)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseNextHop(b)
 		if err != nil || h.Odd {
@@ -94,10 +101,11 @@ func FuzzParseNextHop(f *testing.F) {
 		}
 		again := encodeNextHop(h.NextHop, h.Protocol)
 		if len(h.members) > 0 {
-			again = encodeGroup(Group{ID: h.ID, Members: h.members}, h.Protocol)
+			again = encodeGroup(Group{ID: h.ID, Members: h.members, Resilient: h.resilient}, h.Protocol)
 		}
 		h2, err := parseNextHop(again)
-		if err != nil || h2.ID != h.ID || !reflect.DeepEqual(h2.members, h.members) || (len(h.members) == 0 && h2.NextHop != h.NextHop) {
+		if err != nil || h2.ID != h.ID || !reflect.DeepEqual(h2.members, h.members) ||
+			(len(h.members) > 0 && h2.resilient != h.resilient) || (len(h.members) == 0 && h2.NextHop != h.NextHop) {
 			t.Errorf("%+v becomes %+v, %v", h, h2, err)
 		}
 	})
@@ -128,6 +136,7 @@ func FuzzParseRule(f *testing.F) {
 		if err != nil || !ok || r.Odd {
 			return
 		}
+		r.Unresolved = false // a header flag that only the kernel sets
 		r2, ok, err := parseRule(encodeRule(r.Rule, r.Protocol))
 		if err != nil || !ok || r2 != r {
 			t.Errorf("%+v becomes %+v, %v, %v", r, r2, ok, err)
@@ -148,6 +157,17 @@ func FuzzParseAddress(f *testing.F) {
 		a2, index2, ok, err := parseAddress(encodeAddress(a, index))
 		if err != nil || !ok || a2 != a || index2 != index {
 			t.Errorf("%+v becomes %+v, %v, %v", a, a2, ok, err)
+		}
+	})
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	f.Add([]byte(encodeQuery(RouteQuery{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Mark: 1, Proto: 6}, 3, 0)))
+	f.Add([]byte(encodeRoute(sampleRoutes[0], 108, 0)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := parseAnswer(b)
+		if err != nil && a != (parsedAnswer{}) || (a.Type != Unicast && a.Gateway.IsValid()) {
+			t.Errorf("%+v, %v", a, err)
 		}
 	})
 }

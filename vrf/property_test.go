@@ -68,7 +68,7 @@ func world(t *testing.T, seed uint64) (*vrftest.Kernel, vrf.Config) {
 func canonical(c vrf.Config) vrf.Config {
 	var out vrf.Config
 	for _, v := range c.VRFs {
-		v.Ports = slices.Clone(v.Ports)
+		v.Ports, v.Tables = slices.Clone(v.Ports), nil
 		for i := range v.Ports {
 			v.Ports[i].Addresses = slices.SortedFunc(slices.Values(v.Ports[i].Addresses), netip.Prefix.Compare)
 		}
@@ -325,16 +325,18 @@ type blockedMark struct {
 func blockedInBoth(have, want vrf.Config) (out []blockedMark) {
 	for _, r := range have.Rules {
 		m := blockedMark{r.IPv6, r.Mark, r.Mask}
-		if r.Action != vrf.RuleLookup && blocks(want, m) {
+		if blocking(r) && blocks(want, m) {
 			out = append(out, m)
 		}
 	}
 	return out
 }
 
+func blocking(r vrf.Rule) bool { return r.Action != vrf.RuleLookup && r.Action != vrf.RuleGoto }
+
 func blocks(c vrf.Config, m blockedMark) bool {
 	return slices.ContainsFunc(c.Rules, func(r vrf.Rule) bool {
-		return r.Action != vrf.RuleLookup && m == blockedMark{r.IPv6, r.Mark, r.Mask}
+		return blocking(r) && m == blockedMark{r.IPv6, r.Mark, r.Mask}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/egret-router/egret/vrf"
 	"github.com/egret-router/egret/vrf/vrftest"
@@ -51,7 +52,7 @@ func (g generator) kernel() *vrftest.Kernel {
 	k := vrftest.New(owner, links...)
 	k.AddForeignNextHop(vrf.NextHop{ID: 7, Blackhole: true}, 3)
 	k.AddForeignRoute(vrf.Route{Table: 254, Prefix: prefix("198.18.0.0/15"), Type: vrf.Blackhole}, 3)
-	k.AddForeignRule(vrf.Rule{Priority: 850, Mark: 0x9, Mask: 0x9, Action: vrf.RuleLookup, Table: 99}, 3)
+	k.AddForeignRule(vrf.Rule{Priority: 890, Mark: 0x9, Mask: 0x9, Action: vrf.RuleLookup, Table: 99}, 3)
 	return k
 }
 
@@ -100,14 +101,44 @@ func separateVLANs(c vrf.Config) {
 // routing fills in everything that goes with the VRFs of c.
 func (g generator) routing(c *vrf.Config) {
 	c.NextHops, c.Groups, c.Routes, c.Rules = nil, nil, nil, nil
-	for _, v := range c.VRFs {
+	for i, v := range c.VRFs {
 		g.network(c, v)
+		c.VRFs[i].Tables = nil
+		for n := range g.IntN(3) {
+			g.path(c, &c.VRFs[i], n)
+		}
 	}
 	for _, ipv6 := range []bool{false, true} {
 		action := pick(g, []vrf.RuleAction{vrf.RuleUnreachable, vrf.RuleBlackhole})
 		c.Rules = append(c.Rules, vrf.Rule{Priority: 990, IPv6: ipv6, Mark: 0x10000000, Mask: 0x10000000, Action: action})
 		if g.chance(70) {
 			c.Rules = append(c.Rules, vrf.Rule{Priority: 800, IPv6: ipv6, Mark: 0x20000000, Mask: 0x20000000, Action: vrf.RuleLookup, Table: 254})
+		}
+		if g.chance(50) {
+			g.dispatch(c, ipv6)
+		}
+	}
+}
+
+// dispatch puts the lookups of a family behind gotos of two levels over the lowest
+// bits of the network's number.
+func (g generator) dispatch(c *vrf.Config, ipv6 bool) {
+	jump := func(priority uint32, mark, mask vrf.Mark, target uint32) {
+		c.Rules = append(c.Rules, vrf.Rule{Priority: priority, IPv6: ipv6, Mark: mark, Mask: mask, Action: vrf.RuleGoto, Target: target})
+	}
+	start := uint32(820 + g.IntN(4))
+	jump(start, 0, 0x10000000, 990)
+	for bit := range vrf.Mark(2) {
+		leaf := start + 10 + 20*uint32(bit) + uint32(g.IntN(9))
+		found := false
+		for i, r := range c.Rules {
+			if r.Action == vrf.RuleLookup && r.IPv6 == ipv6 && r.Priority != 800 && r.Mark>>16&1 == bit {
+				c.Rules[i].Priority, found = leaf+1, true
+			}
+		}
+		if found {
+			jump(start+1, 0x10000000|bit<<16, 0x10010000, leaf)
+			jump(leaf, 0x10000000|bit<<16, 0x10010000, leaf+1)
 		}
 	}
 }
@@ -155,6 +186,27 @@ func (g generator) network(c *vrf.Config, v vrf.VRF) {
 	}
 }
 
+// path gives v one more table, that has one of its groups and a mark of its own.
+func (g generator) path(c *vrf.Config, v *vrf.VRF, n int) {
+	table := v.Table + vrf.TableID(100*(n+1))
+	v.Tables = append(v.Tables, table)
+	for _, r := range c.Routes {
+		if r.Table == v.Table && (r.Type == vrf.Unreachable || g.chance(60)) {
+			r.Table = table
+			c.Routes = append(c.Routes, r)
+		}
+	}
+	mark := vrf.Mark(0x10000000 | uint32(table-10000)<<16)
+	for _, ipv6 := range []bool{false, true} {
+		if g.chance(80) {
+			c.Rules = append(c.Rules, vrf.Rule{Priority: 810, IPv6: ipv6, Mark: mark, Mask: 0x1fff0000, Action: vrf.RuleLookup, Table: table})
+		}
+		if g.chance(20) {
+			c.Rules = append(c.Rules, vrf.Rule{Priority: 805, IPv6: ipv6, Mark: mark, Mask: 0x1fff0000, Action: vrf.RuleBlackhole})
+		}
+	}
+}
+
 func (g generator) hops(v vrf.VRF, ipv6 bool) (out []vrf.NextHop) {
 	for _, p := range v.Ports {
 		for i := range g.IntN(3) {
@@ -181,7 +233,11 @@ func (g generator) groups(c *vrf.Config, v vrf.VRF, ipv6 bool, hops []vrf.NextHo
 	black := vrf.NextHop{Blackhole: true, IPv6: ipv6}
 	black.ID = vrf.NextHopIDFor(owner, black)
 	for i := range 1 + g.IntN(2) {
-		grp := vrf.Group{ID: vrf.GroupIDFor(owner, fmt.Sprintf("%s %v %d", v.Name, ipv6, i))}
+		var grp vrf.Group
+		if g.chance(40) {
+			grp.Resilient = vrf.Resilient{Buckets: uint16(8 << g.IntN(2)), IdleTimer: time.Duration(g.IntN(3)) * time.Second}
+		}
+		grp.ID = vrf.GroupIDFor(owner, fmt.Sprintf("%s %v %d %d", v.Name, ipv6, i, grp.Resilient.Buckets))
 		for _, n := range hops {
 			if g.chance(70) {
 				grp.Members = append(grp.Members, vrf.Member{ID: n.ID, Weight: uint16(1 + g.IntN(3))})
@@ -229,7 +285,13 @@ func (g generator) tamper(t *testing.T, k *vrftest.Kernel) {
 }
 
 func (g generator) tamperRouting(k *vrftest.Kernel, have vrf.Snapshot) {
-	var all []vrf.Action
+	if all := g.steps(have); len(all) > 0 {
+		_ = k.Do(pick(g, all)) // what it needs may be gone by now
+	}
+}
+
+// steps are things that somebody may do to what is ours.
+func (g generator) steps(have vrf.Snapshot) (all []vrf.Action) {
 	for _, n := range have.Config.NextHops {
 		all = append(all, vrf.DeleteNextHop{ID: n.ID})
 	}
@@ -249,7 +311,5 @@ func (g generator) tamperRouting(k *vrftest.Kernel, have vrf.Snapshot) {
 			}
 		}
 	}
-	if len(all) > 0 {
-		_ = k.Do(pick(g, all)) // what it needs may be gone by now
-	}
+	return all
 }

@@ -36,7 +36,12 @@ func watchGroups() []uint32 {
 
 // Watch calls notify soon after anything changed that a Snapshot would show, or a
 // setting of a device (netconf), until ctx ends; then it returns ctx's error.
-// Our own changes count too. Many events make one call. notify must not block.
+// Many events make one call. notify must not block.
+//
+// What this Kernel's Apply does to next hops, groups, routes and rules is not told,
+// nor what goes with them: Plan.ApplyTo follows that, and whoever does not use it reads
+// a Snapshot after Apply. Changes of links and addresses are always told, and so are,
+// unless net.ipv4.nexthop_compat_mode is 0, IPv6 routes that go with a next hop.
 //
 // Events are hints, never data: notify is called once after every subscription,
 // also the first, because something may have changed before it, and after every
@@ -139,9 +144,20 @@ func (k *Kernel) concerns(b []byte) bool {
 		return true
 	}
 	for _, m := range messages {
-		if k.concernsUs(m.Header.Type, m.Data) {
+		if !k.ownChange(m.Header) && k.concernsUs(m.Header.Type, m.Data) {
 			return true
 		}
+	}
+	return false
+}
+
+// ownChange says that a request of ours made an event of those kinds for which the
+// kernel says so: it gives them, and what follows from them in the same request, the
+// port of the socket that asked. Ports are unique within a namespace.
+func (k *Kernel) ownChange(h syscall.NlMsghdr) bool {
+	switch h.Type {
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE, unix.RTM_NEWRULE, unix.RTM_DELRULE, unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return h.Pid != 0 && h.Pid == k.port
 	}
 	return false
 }

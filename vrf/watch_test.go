@@ -171,3 +171,80 @@ func TestWatchEndsWithContext(t *testing.T) {
 		return nil
 	})
 }
+
+// quiet says that nothing is told of within the time of some processes.
+func quiet(r *rig, notes <-chan struct{}) bool {
+	for range 20 {
+		r.gw.Must("ip", "route", "show")
+	}
+	return !drain(notes)
+}
+
+// TestWatchLeavesOutOwn: of what Apply does to routing nothing is told, with what goes
+// with it; what others do at the same time is, and so are addresses.
+func TestWatchLeavesOutOwn(t *testing.T) {
+	r := newRig(t)
+	notes := watching(t, r.real)
+	awaitNote(t, "the subscription", notes)
+	settle(t, r, notes)
+	apply := func(what string, plan vrf.Plan) {
+		t.Helper()
+		if plan.Empty() {
+			t.Fatalf("%s: nothing to do", what)
+		}
+		must(t, r.real.Apply(t.Context(), plan).Err())
+		if !quiet(r, notes) {
+			t.Errorf("%s is told:\n%s", what, plan)
+		}
+	}
+	want := routing("192.0.2.1")
+	apply("a first plan", vrf.Diff(snapshot(t, r.real), want))
+	apply("another gateway", vrf.Diff(snapshot(t, r.real), routing("192.0.2.9")))
+	apply("the first again", vrf.Diff(snapshot(t, r.real), want))
+	apply("resilient groups", vrf.Diff(snapshot(t, r.real), resilient("a b", vrf.Resilient{Buckets: 8})))
+	apply("the first once more", vrf.Diff(snapshot(t, r.real), want))
+	hops := vrf.Plan{}
+	for _, n := range want.NextHops { // groups and routes go with them
+		hops.Ops = append(hops.Ops, vrf.Op{Action: vrf.DeleteNextHop{ID: n.ID}})
+	}
+	// With the mode on, the kernel tells of IPv6 routes that go with a next hop without
+	// saying whose doing it was.
+	must(t, r.gw.Sysctl("net.ipv4.nexthop_compat_mode", "0"))
+	settle(t, r, notes)
+	before := snapshot(t, r.real)
+	apply("lost next hops", hops)
+	if after, ok := hops.ApplyTo(before); !ok || sameSnapshot(snapshot(t, r.real), after) != "" {
+		t.Errorf("followed %t: -kernel +followed:\n%s", ok, sameSnapshot(snapshot(t, r.real), after))
+	}
+	apply("a repair", vrf.Diff(snapshot(t, r.real), want))
+
+	for _, route := range []string{"blackhole 10.9.9.0/24", "-6 blackhole 2001:db8:99::/48"} {
+		family, route, six := strings.Cut(route, " ")
+		if !six || family != "-6" {
+			family, route = "-4", family+" "+route
+		}
+		r.gw.Must(strings.Fields("ip " + family + " route add " + route + " table 5000 proto 77")...)
+		must(t, r.real.Apply(t.Context(), vrf.Teardown(snapshot(t, r.real))).Err())
+		awaitNote(t, "a foreign route between ours", notes)
+		must(t, r.real.Apply(t.Context(), vrf.Diff(snapshot(t, r.real), want)).Err())
+		drain(notes)
+	}
+	settle(t, r, notes)
+	apply("a teardown", vrf.Teardown(snapshot(t, r.real)))
+	must(t, r.real.Apply(t.Context(), vrf.Plan{Ops: []vrf.Op{{Action: vrf.PutAddress{Device: "eth3", Address: vrf.Address{
+		Prefix: prefix("10.9.0.1/24"), Protocol: 108, Valid: vrf.Forever, Preferred: vrf.Forever}}}}}).Err())
+	awaitNote(t, "an address", notes)
+}
+
+// TestWatchFirstOfATable: foreign routes are told in tables that Apply was the first
+// to use, without a Snapshot in between.
+func TestWatchFirstOfATable(t *testing.T) {
+	r := newRig(t)
+	plan := vrf.Diff(snapshot(t, r.real), routing("192.0.2.1"))
+	notes := watching(t, r.real)
+	awaitNote(t, "the subscription", notes)
+	must(t, r.real.Apply(t.Context(), plan).Err())
+	settle(t, r, notes)
+	r.gw.Must("ip", "route", "add", "blackhole", "10.9.9.0/24", "table", "5000", "proto", "77")
+	awaitNote(t, "a foreign route", notes)
+}

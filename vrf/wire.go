@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,15 @@ const (
 	attrKindMask = 0x3fff // NLA_TYPE_MASK
 
 	nhaFDB      = 11 // NHA_FDB
-	nhaResGroup = 12 // NHA_RES_GROUP
+	nhaResGroup = 12 // NHA_RES_GROUP, which holds:
+	resBuckets  = 1  // NHA_RES_GROUP_BUCKETS
+	resIdle     = 2  // NHA_RES_GROUP_IDLE_TIMER
+	resUnbal    = 3  // NHA_RES_GROUP_UNBALANCED_TIMER
+
+	groupMultipath = 0 // NEXTHOP_GRP_TYPE_MPATH
+	groupResilient = 1 // NEXTHOP_GRP_TYPE_RES
+
+	clockTick = 10 * time.Millisecond // clock_t, at USER_HZ = 100
 
 	sizeofRtMsg   = 12 // struct rtmsg and struct fib_rule_hdr
 	sizeofNhMsg   = 8
@@ -82,6 +91,14 @@ func encodeGroup(g Group, protocol uint8) message {
 		members = append(members, uint8(member.Weight-1), 0, 0, 0)
 	}
 	m.attr(unix.NHA_GROUP, members)
+	if r := g.Resilient; r.Buckets > 0 {
+		m.attr(unix.NHA_GROUP_TYPE, binary.NativeEndian.AppendUint16(nil, groupResilient))
+		var table message
+		table.attr(resBuckets, binary.NativeEndian.AppendUint16(nil, r.Buckets))
+		table.u32(resIdle, uint32(r.IdleTimer/clockTick))
+		table.u32(resUnbal, uint32(r.UnbalancedTimer/clockTick))
+		m.attr(nhaResGroup|unix.NLA_F_NESTED, table)
+	}
 	return m
 }
 
@@ -116,8 +133,11 @@ func encodeRule(r Rule, protocol uint8) message {
 	m.u32(unix.FRA_FWMARK, uint32(r.Mark))
 	m.u32(unix.FRA_FWMASK, uint32(r.Mask))
 	m.attr(unix.FRA_PROTOCOL, []byte{protocol})
-	if r.Action == RuleLookup {
+	switch r.Action {
+	case RuleLookup:
 		m.u32(unix.FRA_TABLE, uint32(r.Table))
+	case RuleGoto:
+		m.u32(unix.FRA_GOTO, r.Target)
 	}
 	return m
 }
@@ -180,6 +200,14 @@ func readU32(data []byte, into *uint32) error {
 		return fmt.Errorf("%d bytes instead of 4", len(data))
 	}
 	*into = binary.NativeEndian.Uint32(data)
+	return nil
+}
+
+func readU16(data []byte, into *uint16) error {
+	if len(data) != 2 {
+		return fmt.Errorf("%d bytes instead of 2", len(data))
+	}
+	*into = binary.NativeEndian.Uint16(data)
 	return nil
 }
 

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"path/filepath"
 
 	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/egress/sysctl"
 	"github.com/egret-router/egret/vrf"
@@ -16,6 +18,7 @@ type machine struct {
 	kernel  *vrf.Kernel
 	filter  *nat.Table
 	sysctls *sysctl.Store
+	flows   *flows.Table
 }
 
 // openMachine needs root. The record of kernel settings lies in the run
@@ -33,7 +36,12 @@ func openMachine(s egress.Settings, log *slog.Logger) (*machine, error) {
 		kernel.Close()
 		return nil, err
 	}
-	return &machine{kernel, filter, sysctl.Open("/proc/sys", filepath.Join(s.RunDir, "sysctl.json"), log)}, nil
+	conntrack, err := flows.Open(log)
+	if err != nil {
+		kernel.Close()
+		return nil, err
+	}
+	return &machine{kernel, filter, sysctl.Open("/proc/sys", filepath.Join(s.RunDir, "sysctl.json"), log), conntrack}, nil
 }
 
-func (m *machine) Close() error { return m.kernel.Close() }
+func (m *machine) Close() error { return errors.Join(m.kernel.Close(), m.flows.Close()) }

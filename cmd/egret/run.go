@@ -70,7 +70,7 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	trigger := egress.NewTrigger()
 	speaker := bgp.New(log, trigger.Fire)
 	prober := probes.New(log, trigger.Fire)
-	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, Sysctls: m.sysctls}, trigger, buildVersion())
+	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, Sysctls: m.sysctls, Flows: m.flows}, trigger, buildVersion())
 	router.SetSpec(spec)
 
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)

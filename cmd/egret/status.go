@@ -75,12 +75,13 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 				p.Received, p.Accepted, p.Advertised, dash(note))
 		}
 	}
-	fmt.Fprintln(w, "\nNETWORK\tNEXT HOP\tDEVICE\tLIVE\tROUTES\tREASON")
+	fmt.Fprintln(w, "\nNETWORK\tNEXT HOP\tDEVICE\tLIVE\tUSABLE\tROUTES\tPATHS\tREASON")
 	for _, n := range s.Networks {
 		for _, h := range n.NextHops {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", n.Name, h.Address, dash(h.Device), yes(h.Live), h.Routes, dash(h.Reason))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", n.Name, h.Address, dash(h.Device), yes(h.Live), yes(h.Usable), h.Routes, h.Paths, dash(h.Reason))
 		}
 	}
+	printPaths(w, s.Networks)
 	fmt.Fprintln(w, "\nNETWORK\tPROBE\tVERDICT\tFOR\tTARGET\tTARGET VERDICT\tRTT\tFAILURES\tLAST ERROR")
 	for _, n := range s.Networks {
 		for _, p := range n.Probes {
@@ -90,9 +91,10 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 			}
 		}
 	}
-	fmt.Fprintln(w, "\nPOOL\tNETWORK\tPREFIXES\tADDRESSES\tADVERTISED\tREASON")
+	fmt.Fprintln(w, "\nPOOL\tNETWORK\tPREFIXES\tADDRESSES\tSTICKY BY\tFLOWS\tADVERTISED\tREASON")
 	for _, p := range s.Pools {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d+%d\t%s\t%s\n", p.Name, p.Network, prefixes(p.Prefixes), p.Addresses4, p.Addresses6, yes(p.Advertised), dash(p.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d+%d\t%s\t%d\t%s\t%s\n", p.Name, p.Network, prefixes(p.Prefixes), p.Addresses4, p.Addresses6,
+			p.Stickiness, p.Flows, yes(p.Advertised), dash(p.Reason))
 	}
 	fmt.Fprintln(w, "\nPOLICY\tCLIENTS\tDESTINATION\tACTION\tTO\tFORWARDING")
 	for _, p := range s.Policies {
@@ -101,11 +103,41 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 			if r.Network != "" {
 				to = r.Network + " as " + r.Pool
 			}
+			if len(r.NextHops) > 0 {
+				to += " by " + addresses(r.NextHops)
+			}
+			if r.MaxNextHops > 0 {
+				to += fmt.Sprintf(" at most %d", r.MaxNextHops)
+			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, prefixes(p.Clients), r.Destination, r.Action, to, yes(r.Forwarding))
 		}
 	}
 	printDrops(w, s.Drops)
 	return w.Flush()
+}
+
+// printPaths lists the choices of next hops that rules made necessary.
+func printPaths(w io.Writer, networks []egress.NetworkStatus) {
+	header := "\nNETWORK\tPATH\tTABLE\tFAMILY\tSTATE\tNEXT HOPS\tSPARE\tFLOWS\n"
+	for _, n := range networks {
+		for _, p := range n.Paths {
+			family := "ipv4"
+			if p.IPv6 {
+				family = "ipv6"
+			}
+			fmt.Fprintf(w, "%s%s\t%d\t%d\t%s\t%s\t%s\t%s\t%d\n", header, n.Name, p.Number, p.Table, family, p.State,
+				dash(addresses(p.NextHops)), dash(addresses(p.Spare)), p.Flows)
+			header = ""
+		}
+	}
+}
+
+func addresses(as []netip.Addr) string {
+	out := make([]string, 0, len(as))
+	for _, a := range as {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, ",")
 }
 
 // printDrops lists the reasons that have discarded something.

@@ -11,6 +11,7 @@ import (
 	"github.com/egret-router/egret/control"
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
+	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/vrf"
 )
@@ -78,6 +79,9 @@ func (m *machine) teardown(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if err := errors.Join(m.kernel.Apply(ctx, vrf.Teardown(have)).Err(), m.sysctls.Restore(ctx)); err != nil {
+		return fmt.Errorf("teardown stops before the guards: %w", err)
+	}
+	if _, err := m.flows.Sweep(ctx, nat.EgressMark, nat.EgressMark, func(flows.Flow) bool { return true }); err != nil {
 		return fmt.Errorf("teardown stops before the guards: %w", err)
 	}
 	log.Info("everything of ours is removed")

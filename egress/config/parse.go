@@ -48,6 +48,8 @@ type parser struct {
 	pools          map[string]*egress.Pool
 	poolNames      []string
 	ownership      egress.Ownership
+	// template is true while a probe without targets is checked.
+	template bool
 }
 
 // network is what other objects need to know of a network.
@@ -105,8 +107,9 @@ func parse(r *report, raw Raw) egress.Spec {
 	p.deviceNames()
 	p.tables(spec)
 	spec.Pools = p.parsePools(raw.Pools)
-	spec.Policies = p.policies(raw.Policies)
-	if len(raw.Policies) > 0 {
+	spec.Policies = p.policies(raw.Policies, raw.Bindings)
+	p.hopSets(spec)
+	if len(raw.Policies)+len(raw.Bindings) > 0 {
 		p.clientsForPolicies(raw.Clients)
 	}
 	return spec

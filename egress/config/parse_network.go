@@ -36,13 +36,16 @@ func (p *parser) parseNetwork(at path, raw RawNetwork) egress.Network {
 		Ports:       p.ports(n, raw),
 		MaxNextHops: int(p.integer(at.key("maxNextHops"), raw.MaxNextHops, 0, 0, maxNextHops)),
 		OnNoNextHop: egress.NoNextHop(p.oneOf(at.key("onNoNextHop"), raw.OnNoNextHop, string(egress.NoNextHopDrop),
-			string(egress.NoNextHopDrop), string(egress.NoNextHopReject))),
+			string(egress.NoNextHopDrop), string(egress.NoNextHopReject), string(egress.NoNextHopFallback))),
+		Failback: egress.Failback(p.oneOf(at.key("failback"), raw.Failback, string(egress.FailbackNewFlows),
+			string(egress.FailbackNewFlows), string(egress.FailbackNever))),
 	}
 	result.StaticRoutes = p.staticRoutes(n, raw.StaticRoutes)
 	if raw.BGP != nil {
 		result.BGP = p.bgp(n, at.key("bgp"), *raw.BGP)
 	}
 	result.Probes = p.probes(n, raw.Probes)
+	result.NextHopProbes = p.nextHopProbes(n, raw.NextHopProbes, result.Probes)
 	return result
 }
 
@@ -120,32 +123,17 @@ func (p *parser) staticRoutes(n *network, raws []RawStaticRoute) []egress.Static
 			seen[prefix] = at
 			n.routes = append(n.routes, located{at.key("prefix"), prefix})
 		}
-		routes = append(routes, egress.StaticRoute{Prefix: prefix, NextHops: p.nextHops(n, at.key("nextHops"), prefix, raw.NextHops)})
+		hops := at.key("nextHops")
+		if len(raw.NextHops) == 0 {
+			p.add(hops, "is missing: name at least one gateway")
+		}
+		routes = append(routes, egress.StaticRoute{Prefix: prefix, NextHops: p.nextHops(n, hops, raw.NextHops, func(at path, a netip.Addr) bool {
+			if a.Is4() != prefix.Addr().Is4() {
+				p.add(at, "%s is %s, but the route %s is %s", a, family(a), prefix, family(prefix.Addr()))
+				return false
+			}
+			return true
+		})})
 	}
 	return routes
-}
-
-func (p *parser) nextHops(n *network, at path, prefix netip.Prefix, raws []string) []egress.NextHop {
-	if len(raws) == 0 {
-		p.add(at, "is missing: name at least one gateway")
-	}
-	var hops []egress.NextHop
-	for i, s := range raws {
-		at := at.index(i)
-		a, ok := p.addr(at, s)
-		switch {
-		case !ok:
-		case a.Is4() != prefix.Addr().Is4():
-			p.add(at, "%s is %s, but the route %s is %s", a, family(a), prefix, family(prefix.Addr()))
-		case slices.ContainsFunc(hops, func(h egress.NextHop) bool { return h.Address == a }):
-			p.add(at, "%s is listed twice", a)
-		case !p.otherHost(n, at, a):
-		case !n.connected(a):
-			p.dangling(n.at.key("interfaces"), at, "%s is on no connected prefix of this network (%s)", a, n.connectedPrefixes(a))
-		default:
-			hops = append(hops, egress.NextHop{Address: a})
-			n.uses = append(n.uses, use{at, a, "its prefix is discarded inside the network, so the gateway would be out of reach"})
-		}
-	}
-	return hops
 }

@@ -12,11 +12,15 @@ import (
 // maxDescription bounds a rule's description, in bytes.
 const maxDescription = 256
 
-func (p *parser) policies(raws []RawPolicy) []egress.Policy {
+func (p *parser) policies(raws []RawPolicy, bindings []RawBinding) []egress.Policy {
 	at := path("policies")
 	var policies []egress.Policy
 	names := map[string]path{}
 	owners := map[netip.Prefix]path{}
+	bound := map[string]bool{}
+	for _, b := range bindings {
+		bound[b.Policy] = true
+	}
 	for i, raw := range raws {
 		at := at.index(i)
 		if p.name(at.key("name"), raw.Name, maxName) {
@@ -28,17 +32,50 @@ func (p *parser) policies(raws []RawPolicy) []egress.Policy {
 		}
 		policies = append(policies, egress.Policy{
 			Name:    raw.Name,
-			Clients: p.policyClients(at, raw.Clients, owners),
+			Clients: p.policyClients(at, raw.Clients, owners, bound[raw.Name]),
 			Rules:   p.rules(at.key("rules"), raw.Rules),
+			Cut:     p.oneOf(at.key("onChange"), raw.OnChange, "keep", "keep", "cut") == "cut",
 		})
+	}
+	return p.bind(policies, bindings, owners)
+}
+
+// bind gives clients to the policies that bindings name. A policy that does not
+// exist is no mistake here: who makes policies and who binds clients may be two,
+// and its clients are blocked until it is there.
+func (p *parser) bind(policies []egress.Policy, raws []RawBinding, owners map[netip.Prefix]path) []egress.Policy {
+	at := path("bindings")
+	for i, raw := range raws {
+		at := at.index(i)
+		clients := p.policyClients(at, raw.Clients, owners, false)
+		if !p.name(at.key("policy"), raw.Policy, maxName) {
+			continue
+		}
+		of := slices.IndexFunc(policies, func(p egress.Policy) bool { return p.Name == raw.Policy })
+		if of < 0 {
+			policies = append(policies, egress.Policy{Name: raw.Policy, Missing: true})
+			of = len(policies) - 1
+		}
+		policies[of].Clients = append(policies[of].Clients, clients...)
 	}
 	return policies
 }
 
-// policyClients checks the clients of the policy at. owners says which policy
-// a prefix belongs to already.
-func (p *parser) policyClients(at path, raws []string, owners map[netip.Prefix]path) []netip.Prefix {
-	if len(raws) == 0 {
+// hopSets checks that all hop sets find their numbers in a mark.
+func (p *parser) hopSets(spec egress.Spec) {
+	if len(p.findings) > 0 {
+		return
+	}
+	if n := egress.CountNumbers(&spec); n > MaxNetworks {
+		p.add("policies", "networks and rules with nextHops or maxNextHops need %d different marks, at most %d are possible: give rules equal next hops, or fewer", n, MaxNetworks)
+	}
+}
+
+// policyClients checks the clients of the policy or binding at. owners says
+// which policy a prefix belongs to already. A policy that a binding names may do
+// without clients of its own.
+func (p *parser) policyClients(at path, raws []string, owners map[netip.Prefix]path, bound bool) []netip.Prefix {
+	if len(raws) == 0 && !bound {
 		p.add(at.key("clients"), "is missing: name at least one client prefix or address")
 	}
 	var clients []netip.Prefix
@@ -80,7 +117,7 @@ func (p *parser) rules(at path, raws []RawRule) []egress.Rule {
 	empty := true
 	for i, raw := range raws {
 		at := at.index(i)
-		empty = empty && raw.Destination == "" && raw.Network == "" && raw.Pool == "" && raw.Action == ""
+		empty = empty && raw.Destination == "" && raw.Network == "" && raw.Pool == "" && raw.Action == "" && len(raw.NextHops) == 0
 		rule := p.rule(at, raw)
 		destinations := defaults()
 		if raw.Destination != "" {
@@ -97,7 +134,7 @@ func (p *parser) rules(at path, raws []RawRule) []egress.Rule {
 			}
 			seen[d] = at
 			rule.Destination = d
-			rules = append(rules, rule)
+			rules = append(rules, forFamily(rule))
 		}
 	}
 	if empty {
@@ -143,7 +180,12 @@ func (p *parser) rule(at path, raw RawRule) egress.Rule {
 	} else if strings.ContainsFunc(raw.Description, unicode.IsControl) {
 		p.add(at.key("description"), "has line breaks or control characters in it: one line of text is allowed")
 	}
+	rule.MaxNextHops = int(p.integer(at.key("maxNextHops"), raw.MaxNextHops, 0, 0, maxNextHops))
 	switch {
+	case raw.Network == "" && len(raw.NextHops) > 0:
+		p.add(at.key("nextHops"), "is given without network: next hops are addresses in a network")
+	case raw.Network == "" && raw.MaxNextHops != nil:
+		p.add(at.key("maxNextHops"), "is given without network: it bounds the next hops that the network is left by")
 	case raw.Action != "" && raw.Network != "":
 		p.add(at.key("action"), "is given together with network: a rule has one target")
 	case raw.Action != "" && raw.Pool != "":
@@ -152,6 +194,7 @@ func (p *parser) rule(at path, raw RawRule) egress.Rule {
 		rule.Action = egress.Action(p.oneOf(at.key("action"), raw.Action, "", string(egress.ActionDrop), string(egress.ActionReject)))
 	case raw.Network != "":
 		rule.Action, rule.Network, rule.Pool = egress.ActionNetwork, raw.Network, p.rulePool(at, raw)
+		rule.NextHops = p.ruleNextHops(at, raw)
 	case raw.Pool != "":
 		p.add(at.key("network"), "is missing: a rule with a pool names its network too%s", p.networkOf(raw.Pool))
 	}

@@ -71,7 +71,7 @@ func (p *parser) probe(n *network, at path, name string, raw RawProbe) probes.Co
 	if p.required(at.key("type"), raw.Type, "icmp or http") {
 		c.Type = probes.Type(p.oneOf(at.key("type"), raw.Type, "", string(probes.ICMP), string(probes.HTTP)))
 	}
-	if len(raw.Targets) == 0 {
+	if len(raw.Targets) == 0 && !p.template {
 		p.add(at.key("targets"), "is missing: name at least one target")
 	}
 	if len(raw.Targets) > maxTargets {

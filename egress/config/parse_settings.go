@@ -41,6 +41,7 @@ func (p *parser) settings(raw Raw) egress.Settings {
 		MetricsListen: p.listen("metrics.listen", raw.Metrics.Listen),
 		RunDir:        p.runDir("runDir", raw.RunDir),
 		Resync:        p.duration("resync", raw.Resync, DefaultResync, time.Second, 24*time.Hour),
+		Flowtable:     raw.Flowtable == nil || *raw.Flowtable,
 		Ownership:     p.parseOwnership("ownership", raw.Ownership),
 	}
 }

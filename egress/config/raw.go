@@ -8,9 +8,11 @@ type Raw struct {
 	Networks  []RawNetwork `mapstructure:"networks"`
 	Pools     []RawPool    `mapstructure:"pools"`
 	Policies  []RawPolicy  `mapstructure:"policies"`
+	Bindings  []RawBinding `mapstructure:"bindings"`
 	Metrics   RawMetrics   `mapstructure:"metrics"`
 	RunDir    string       `mapstructure:"runDir"`
 	Resync    Duration     `mapstructure:"resync"`
+	Flowtable *bool        `mapstructure:"flowtable"`
 	Ownership RawOwnership `mapstructure:"ownership"`
 }
 
@@ -37,6 +39,9 @@ type RawNetwork struct {
 	Probes       []RawProbe       `mapstructure:"probes"`
 	MaxNextHops  *int64           `mapstructure:"maxNextHops"`
 	OnNoNextHop  string           `mapstructure:"onNoNextHop"`
+	Failback     string           `mapstructure:"failback"`
+
+	NextHopProbes []RawNextHopProbe `mapstructure:"nextHopProbes"`
 }
 
 // RawInterface is an uplink. In a file a plain string stands for {name: it}.
@@ -54,8 +59,15 @@ type RawVLAN struct {
 
 // RawStaticRoute is a route through gateways.
 type RawStaticRoute struct {
-	Prefix   string   `mapstructure:"prefix"`
-	NextHops []string `mapstructure:"nextHops"`
+	Prefix   string       `mapstructure:"prefix"`
+	NextHops []RawNextHop `mapstructure:"nextHops"`
+}
+
+// RawNextHop is a gateway. In a file a plain string stands for {address: it}.
+type RawNextHop struct {
+	Address    string `mapstructure:"address"`
+	Weight     *int64 `mapstructure:"weight"`
+	Preference *int64 `mapstructure:"preference"`
 }
 
 // RawBGP is a network's speaker.
@@ -64,7 +76,27 @@ type RawBGP struct {
 	RouterID        string             `mapstructure:"routerID"`
 	ListenPort      *int64             `mapstructure:"listenPort"`
 	GracefulRestart RawGracefulRestart `mapstructure:"gracefulRestart"`
+	Advertise       []RawAdvertise     `mapstructure:"advertise"`
 	Peers           []RawPeer          `mapstructure:"peers"`
+}
+
+// RawAdvertise is a prefix that is advertised by name. In a file a plain string
+// stands for {prefix: it}.
+type RawAdvertise struct {
+	Prefix      string   `mapstructure:"prefix"`
+	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
+}
+
+// RawExport replaces attributes of what one peer is sent. Communities that are
+// an empty list differ from absent ones.
+type RawExport struct {
+	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
 }
 
 // RawGracefulRestart is RFC 4724.
@@ -73,27 +105,45 @@ type RawGracefulRestart struct {
 	RestartTime Duration `mapstructure:"restartTime"`
 }
 
-// RawPeer is one BGP neighbour.
+// RawPeer is one BGP neighbour, or a range of them.
 type RawPeer struct {
-	Address       string      `mapstructure:"address"`
-	ASN           *int64      `mapstructure:"asn"`
-	Port          *int64      `mapstructure:"port"`
-	Passive       bool        `mapstructure:"passive"`
-	HoldTime      Duration    `mapstructure:"holdTime"`
-	KeepaliveTime Duration    `mapstructure:"keepaliveTime"`
-	ConnectRetry  Duration    `mapstructure:"connectRetry"`
-	Multihop      *int64      `mapstructure:"multihop"`
-	Families      []string    `mapstructure:"families"`
-	Import        []RawImport `mapstructure:"import"`
-	MaxPrefixes   *int64      `mapstructure:"maxPrefixes"`
+	Address            string      `mapstructure:"address"`
+	Range              string      `mapstructure:"range"`
+	MaxSessions        *int64      `mapstructure:"maxSessions"`
+	Description        string      `mapstructure:"description"`
+	ASN                *int64      `mapstructure:"asn"`
+	LocalASN           *int64      `mapstructure:"localASN"`
+	Port               *int64      `mapstructure:"port"`
+	Passive            bool        `mapstructure:"passive"`
+	PasswordFile       string      `mapstructure:"passwordFile"`
+	PasswordEnv        string      `mapstructure:"passwordEnv"`
+	Shutdown           bool        `mapstructure:"shutdown"`
+	ShutdownMessage    string      `mapstructure:"shutdownMessage"`
+	HoldTime           Duration    `mapstructure:"holdTime"`
+	KeepaliveTime      Duration    `mapstructure:"keepaliveTime"`
+	ConnectRetry       Duration    `mapstructure:"connectRetry"`
+	Multihop           *int64      `mapstructure:"multihop"`
+	TTLSecurity        *int64      `mapstructure:"ttlSecurity"`
+	Families           []string    `mapstructure:"families"`
+	Import             []RawImport `mapstructure:"import"`
+	MaxPrefixes        *int64      `mapstructure:"maxPrefixes"`
+	MaxPrefixesWarning *int64      `mapstructure:"maxPrefixesWarning"`
+	MaxPrefixesAction  string      `mapstructure:"maxPrefixesAction"`
+	MaxPrefixesRestart Duration    `mapstructure:"maxPrefixesRestart"`
+	Export             RawExport   `mapstructure:"export"`
 }
 
 // RawImport accepts prefixes from a peer. In a file a plain string stands for
-// {prefix: it}: that prefix and everything inside.
+// {prefix: it}: that prefix and everything inside; "default" for the default
+// routes alone.
 type RawImport struct {
-	Prefix string `mapstructure:"prefix"`
-	Min    *int64 `mapstructure:"min"`
-	Max    *int64 `mapstructure:"max"`
+	Prefix      string   `mapstructure:"prefix"`
+	Min         *int64   `mapstructure:"min"`
+	Max         *int64   `mapstructure:"max"`
+	ASPath      string   `mapstructure:"asPath"`
+	Communities []string `mapstructure:"communities"`
+	Action      string   `mapstructure:"action"`
+	LocalPref   *int64   `mapstructure:"localPref"`
 }
 
 // RawProbe is a health check.
@@ -108,6 +158,16 @@ type RawProbe struct {
 	Require        string   `mapstructure:"require"`
 	Source         string   `mapstructure:"source"`
 	HTTP           *RawHTTP `mapstructure:"http"`
+}
+
+// RawNextHopProbe is a health check of every next hop.
+type RawNextHopProbe struct {
+	Name           string   `mapstructure:"name"`
+	Type           string   `mapstructure:"type"`
+	Interval       Duration `mapstructure:"interval"`
+	AttemptTimeout Duration `mapstructure:"attemptTimeout"`
+	Rise           *int64   `mapstructure:"rise"`
+	Fall           *int64   `mapstructure:"fall"`
 }
 
 // RawHTTP is what an HTTP probe sends and expects.
@@ -126,23 +186,37 @@ type RawPool struct {
 	Name        string   `mapstructure:"name"`
 	Network     string   `mapstructure:"network"`
 	Prefixes    []string `mapstructure:"prefixes"`
+	Advertise   string   `mapstructure:"advertise"`
 	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
+	Stickiness  string   `mapstructure:"stickiness"`
 }
 
 // RawPolicy says which clients go where.
 type RawPolicy struct {
-	Name    string    `mapstructure:"name"`
-	Clients []string  `mapstructure:"clients"`
-	Rules   []RawRule `mapstructure:"rules"`
+	Name     string    `mapstructure:"name"`
+	Clients  []string  `mapstructure:"clients"`
+	Rules    []RawRule `mapstructure:"rules"`
+	OnChange string    `mapstructure:"onChange"`
+}
+
+// RawBinding gives clients a policy by its name, which need not exist.
+type RawBinding struct {
+	Clients []string `mapstructure:"clients"`
+	Policy  string   `mapstructure:"policy"`
 }
 
 // RawRule is one destination of a policy.
 type RawRule struct {
-	Destination string `mapstructure:"destination"`
-	Network     string `mapstructure:"network"`
-	Pool        string `mapstructure:"pool"`
-	Action      string `mapstructure:"action"`
-	Description string `mapstructure:"description"`
+	Destination string       `mapstructure:"destination"`
+	Network     string       `mapstructure:"network"`
+	Pool        string       `mapstructure:"pool"`
+	NextHops    []RawNextHop `mapstructure:"nextHops"`
+	MaxNextHops *int64       `mapstructure:"maxNextHops"`
+	Action      string       `mapstructure:"action"`
+	Description string       `mapstructure:"description"`
 }
 
 // RawMetrics is the Prometheus endpoint. Listen may be the empty string.

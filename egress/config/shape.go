@@ -42,8 +42,10 @@ func shorthand(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[RawInterface]():
 		return "name"
-	case reflect.TypeFor[RawImport]():
+	case reflect.TypeFor[RawImport](), reflect.TypeFor[RawAdvertise]():
 		return "prefix"
+	case reflect.TypeFor[RawNextHop]():
+		return "address"
 	}
 	return ""
 }

@@ -77,10 +77,18 @@ var (
 	drops           = desc("dropped_packets_total", "Packets the packet filter discarded, by reason; network is empty where the reason belongs to none.", "reason", "network")
 	droppedBytes    = desc("dropped_bytes_total", "Bytes of these packets.", "reason", "network")
 	environment     = desc("environment_problems", "What others do in this kernel that could hurt our traffic; egret status names it.")
+	nextHopUsable   = desc("next_hop_usable", "1 when the next hop may carry traffic: its device has carrier and its probes are up.", "network", "next_hop", "device")
+	paths           = desc("paths", "Choices of next hops by state (active, draining, exhausted).", "network", "state")
+	poolFlows       = desc("pool_flows", "Flows with an address of the pool when they were last counted.", "network", "pool")
+	poolPorts       = desc("pool_ports_used_ratio", "Share of the ports that the fullest address of the pool has taken towards one destination.", "network", "pool")
+	conntrackFlows  = desc("conntrack_flows", "Entries in connection tracking.")
+	conntrackMax    = desc("conntrack_max_flows", "Entries that connection tracking has room for.")
+	conntrackFailed = desc("conntrack_failures_total", "Packets lost in connection tracking by reason (no_port, table_full), and flows ended to make room (early_drop).", "reason")
 	policyForwards  = desc("policy_rules", "Rules of the policy by state (forwarding, blocked).", "policy", "state")
 	allDescriptions = []*prometheus.Desc{buildInfo, configLoaded, configOK, configRejected, rounds, roundErrors, roundDuration,
 		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps,
-		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards}
+		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards,
+		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed}
 )
 
 // collector makes metrics of the current status at each scrape.
@@ -117,6 +125,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		e.gauge(poolAdvertised, truth(p.Advertised), p.Network, p.Name)
 		e.gauge(poolAddresses, float64(p.Addresses4), p.Network, p.Name, "ipv4")
 		e.gauge(poolAddresses, float64(p.Addresses6), p.Network, p.Name, "ipv6")
+		e.gauge(poolFlows, float64(p.Flows), p.Network, p.Name)
+		e.gauge(poolPorts, float64(p.PortsUsed)/float64(max(p.PortsMax, 1)), p.Network, p.Name)
+	}
+	if c := s.Conntrack; c != nil {
+		e.gauge(conntrackFlows, float64(c.Flows))
+		e.gauge(conntrackMax, float64(c.MaxFlows))
+		e.counter(conntrackFailed, float64(c.InsertFailed), "no_port")
+		e.counter(conntrackFailed, float64(c.Drop), "table_full")
+		e.counter(conntrackFailed, float64(c.EarlyDrop), "early_drop")
 	}
 	for _, d := range s.Drops {
 		e.counter(drops, float64(d.Packets), d.Reason, d.Network)
@@ -150,8 +167,16 @@ func (e emitter) network(n *egress.NetworkStatus) {
 	e.gauge(networkRoutes, float64(n.UnresolvedRoutes), n.Name, "unresolved")
 	for _, h := range n.NextHops {
 		e.gauge(nextHopLive, truth(h.Live), n.Name, h.Address.String(), h.Device)
+		e.gauge(nextHopUsable, truth(h.Usable), n.Name, h.Address.String(), h.Device)
 		e.gauge(nextHopRoutes, float64(h.Routes), n.Name, h.Address.String(), h.Device)
 	}
+	states := map[string]int{}
+	for _, p := range n.Paths {
+		states[p.State]++
+	}
+	e.gauge(paths, float64(states["active"]), n.Name, "active")
+	e.gauge(paths, float64(states["draining"]), n.Name, "draining")
+	e.gauge(paths, float64(n.Exhausted), n.Name, "exhausted")
 	for _, p := range n.Peers {
 		peer := p.Address.String()
 		e.gauge(peerUp, truth(p.State == "established"), n.Name, peer)

@@ -59,7 +59,9 @@ type Config struct {
 	DropUnmatched bool
 	// FlowDevices are the devices between which established flows are offloaded
 	// to a software flowtable: client interfaces and ports, all of which must
-	// exist. Without any there is no flowtable.
+	// exist. Without any there is no flowtable. Routes and routing rules reach
+	// what is offloaded at once; an edit of a policy or of an exit does when the
+	// flow's conntrack entry is deleted.
 	FlowDevices []string
 }
 

@@ -18,7 +18,7 @@ func Diff(have, want Ruleset) Plan {
 		}
 		return Plan{Ops: []Op{{Verb: verbDelete, Kind: kindTable}}}
 	}
-	d := differ{have: have, want: want, rewrite: map[string]bool{}, remakeChain: map[string]bool{}, remakeSet: map[string]bool{}}
+	d := differ{have: have, want: want, rewrite: map[string]bool{}, remakeChain: map[string]bool{}, remakeSet: map[string]bool{}, remakeFlow: map[string]bool{}}
 	// Adding the table that is there wakes it if it is dormant.
 	if !have.Exists || have.Dormant {
 		d.op(Op{Verb: verbAdd, Kind: kindTable})
@@ -36,10 +36,10 @@ func Diff(have, want Ruleset) Plan {
 type differ struct {
 	have, want Ruleset
 	ops        []Op
-	// rewrite are the chains of want whose rules are put in anew; remakeChain
-	// and remakeSet are the objects on both sides that are not what they should
+	// rewrite are the chains of want whose rules are put in anew; remakeChain,
+	// remakeSet and remakeFlow are the objects on both sides that are not what they should
 	// be and have to be taken away first.
-	rewrite, remakeChain, remakeSet map[string]bool
+	rewrite, remakeChain, remakeSet, remakeFlow map[string]bool
 }
 
 func (d *differ) op(op Op) { d.ops = append(d.ops, op) }
@@ -52,6 +52,12 @@ func (d *differ) compare() {
 		want, ok := d.want.Sets[name]
 		if ok && !s.sameSpec(want) {
 			d.remakeSet[name] = true
+		}
+	}
+	for name, f := range d.have.Flowtables {
+		want, ok := d.want.Flowtables[name]
+		if ok && !f.equal(want) {
+			d.remakeFlow[name] = true
 		}
 	}
 	for name, c := range d.have.Chains {
@@ -70,11 +76,11 @@ func (d *differ) compare() {
 
 // touched says whether a rule refers to an object that is remade.
 func (d *differ) touched(l Line) bool {
-	if len(d.remakeSet) == 0 && len(d.remakeChain) == 0 {
+	if len(d.remakeSet) == 0 && len(d.remakeFlow) == 0 && len(d.remakeChain) == 0 {
 		return false
 	}
 	for _, m := range references.FindAllStringSubmatch(l.Text, -1) {
-		if d.remakeSet[m[1]] || d.remakeChain[m[2]] {
+		if d.remakeSet[m[1]] || d.remakeFlow[m[1]] || d.remakeChain[m[2]] {
 			return true
 		}
 	}
@@ -166,6 +172,11 @@ func (d *differ) takeObjects() {
 			d.op(Op{Verb: verbDelete, Kind: kindCounter, Name: name})
 		}
 	}
+	for _, name := range sorted(d.have.Flowtables) {
+		if _, wanted := d.want.Flowtables[name]; !wanted || d.remakeFlow[name] {
+			d.op(Op{Verb: verbDelete, Kind: kindFlowtable, Name: name})
+		}
+	}
 	for _, key := range sorted(d.have.Extra) {
 		if _, wanted := d.want.Extra[key]; !wanted {
 			d.op(Op{Verb: verbDelete, Kind: d.have.Extra[key].Kind, Name: d.have.Extra[key].Name})
@@ -177,6 +188,11 @@ func (d *differ) makeObjects() {
 	for _, name := range sorted(d.want.Counters) {
 		if !d.have.Counters[name] {
 			d.op(Op{Verb: verbAdd, Kind: kindCounter, Name: name})
+		}
+	}
+	for _, name := range sorted(d.want.Flowtables) {
+		if _, there := d.have.Flowtables[name]; !there || d.remakeFlow[name] {
+			d.op(Op{Verb: verbAdd, Kind: kindFlowtable, Name: name, Flowtable: d.want.Flowtables[name]})
 		}
 	}
 	for _, name := range chosen(d.want.Chains, func(name string, _ Chain) bool {

@@ -54,6 +54,7 @@ func RemoveAllButGuards(have Ruleset) Plan {
 	maps.DeleteFunc(rest.Chains, func(name string, _ Chain) bool { return !isGuard(name) })
 	maps.DeleteFunc(rest.Sets, func(name string, _ Set) bool { return !isGuard(name) })
 	maps.DeleteFunc(rest.Counters, func(name string, _ bool) bool { return !isGuard(name) })
+	clear(rest.Flowtables)
 	clear(rest.Extra)
 	return Diff(have, rest)
 }

@@ -37,6 +37,11 @@ const (
 	mapPools       = "pools"
 	mapSpreads     = "spreads"
 
+	chainFast     = "fast"
+	chainFastAdd  = "fast_add"
+	mapFastPorts  = "fast_ports"
+	flowtableFast = "fast_path"
+
 	chainDecideDrop      = "decide_drop"
 	chainDecideReject    = "decide_reject"
 	chainDecideUnmatched = "decide_unmatched"
@@ -57,6 +62,7 @@ const (
 	prefixGuard6     = guardPrefix + "sources6_"
 	prefixGuardMarks = guardPrefix + "marks_"
 	prefixGuardDrops = guardPrefix + "drops_"
+	prefixFast       = "fast_net_"
 	prefixUplink     = "uplink_"
 	prefixZone       = "zone_"
 	prefixExit       = "exit_"

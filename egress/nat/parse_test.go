@@ -13,7 +13,8 @@ func FuzzParseRuleset(f *testing.F) {
 	f.Add([]byte(`{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"table": {"family": "inet", "name": "egret", "handle": 1}},
 {"map": {"family": "inet", "name": "clients4", "table": "egret", "type": "ipv4_addr", "handle": 17, "map": "verdict", "flags": ["interval"], "elem": [[{"range": ["0.0.0.0", "9.255.255.255"]}, {"goto": {"target": "x"}}], [{"prefix": {"addr": "10.0.0.0", "len": 8}}, {"drop": null}], [{"elem": {"val": "11.0.0.1", "comment": "c"}}, {"jump": null}]]}},
 {"set": {"name": "s", "type": ["ipv4_addr", "mark"], "flags": ["timeout"], "timeout": 5, "elem": [1, "a", {"concat": ["10.0.0.1", 1]}]}},
-{"chain": {"name": "c", "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}}, {"rule": {"chain": "c", "comment": "abc", "expr": []}}, {"counter": {"name": "n", "packets": 1, "bytes": 2}}, {"quota": {"name": "q"}}]}`))
+{"chain": {"name": "c", "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}}, {"rule": {"chain": "c", "comment": "abc", "expr": []}}, {"counter": {"name": "n", "packets": 1, "bytes": 2}}, {"quota": {"name": "q"}}, {"flowtable": {"family": "inet", "name": "fast_path", "table": "egret", "handle": 1, "hook": "ingress", "prio": 0, "dev": ["eth0", "eth1"]}}]}`))
+	f.Add([]byte(`{"nftables": [{"table": {}}, {"flowtable": {"name": "fast_path", "hook": "ingress", "dev": "eth0"}}, {"flowtable": {"dev": [5]}}, {"map": {"name": "buckets_x", "type": "integer", "map": "verdict", "elem": [[0, {"goto": {"target": "exit_x"}}], [1, {"drop": null}]]}}]}`))
 	f.Add([]byte(`{"nftables": [{"table": null}, {"set": {"elem": [null, [], [null, null], "", {}]}}, {"map": {"map": "verdict", "elem": [[null, null], [[], {}], [{}, {"a": {}, "b": {}}]]}}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseRuleset(data)
@@ -25,6 +26,7 @@ func FuzzParseRuleset(f *testing.F) {
 			t.Errorf("%s differs from itself", r)
 		}
 		want := Render(smallConfig())
+		_ = r.String()
 		_ = Diff(r, want).script()
 		_ = DiffGuards(r, want).script()
 		_ = RemoveAllButGuards(r).String()

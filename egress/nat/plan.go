@@ -17,18 +17,22 @@ const (
 	kindRule    = "rule"
 	kindElement = "element"
 	kindCounter = "counter"
+
+	kindFlowtable = "flowtable"
 )
 
 // Op is one operation on the table. Its String is the nft command.
 type Op struct {
 	// Verb is add, delete or flush; Kind is table, chain, rule, set, map,
-	// element, counter or the kind of an Extra.
+	// element, counter, flowtable or the kind of an Extra.
 	Verb, Kind string
 	// Name is the object: for a rule its chain, for an element its set.
 	Name string
 	Base Base // of an added chain
 	Set  Set  // of an added set or map, and what an element's is, without its elements
 	Line Line // of an added rule
+
+	Flowtable Flowtable // of an added flowtable
 	// Key and Value are of an element.
 	Key, Value string
 }
@@ -74,6 +78,8 @@ func (o Op) String() string {
 		return head + " { " + o.Base.spec() + " }"
 	case o.Kind == "set" || o.Kind == "map":
 		return head + " { " + o.Set.spec() + " }"
+	case o.Kind == kindFlowtable:
+		return head + " { " + o.Flowtable.spec() + " }"
 	}
 	return head
 }

@@ -11,6 +11,7 @@ const (
 	priorityRaw       = -300
 	priorityMangle    = -150
 	priorityForward   = -1  // before filter, where others accept
+	priorityFast      = 10  // after filter: what others drop is not offloaded
 	priorityTranslate = 95  // before srcnat: the first NAT chain to bind a flow wins
 	priorityUplink    = 110 // after srcnat: sees the translated packet
 )
@@ -27,6 +28,7 @@ const (
 //	                               uplink: replies get ReturnMark
 //	output raw         output_raw  this node's own traffic to uplinks is untracked
 //	forward            guard_forward  D: new flows from uplinks, invalid packets
+//	                   fast        established flows to the flowtable, if there is one
 //	postrouting        translate   pool address by client and mark; D without one
 //	postrouting        guard_uplink   D: any source that is not this network's
 func Render(cfg Config) Ruleset { return render(cfg, bucketCount) }
@@ -49,6 +51,7 @@ func (cache *Renderer) Render(cfg Config) Ruleset {
 	r.policies()
 	r.spread()
 	r.decisions()
+	r.fastPath()
 	r.translation()
 	r.output()
 	return r.out
@@ -179,13 +182,21 @@ var neverClassified = []string{
 	"::/127", "fe80::/10", "ff00::/8",
 }
 
+// NeverClassified are the destinations that no policy is asked about, besides
+// the clients' own prefixes and the addresses of this node.
+func NeverClassified() []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(neverClassified))
+	for _, text := range neverClassified {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
 // clients is what a packet of a client goes through before conntrack. All that a
 // policy leads to returns here, for what may be a spread.
 func (r *renderer) clients() {
 	exempt := slices.Clone(r.cfg.ClientPrefixes)
-	for _, text := range neverClassified {
-		exempt = append(exempt, netip.MustParsePrefix(text))
-	}
+	exempt = append(exempt, NeverClassified()...)
 	r.spans(setExempt4, covering(only4(exempt)), true)
 	r.spans(setExempt6, covering(only6(exempt)), false)
 	r.clientMaps()

@@ -136,16 +136,19 @@ func TestRenderFailsClosed(t *testing.T) {
 
 func TestRenderPanicsOnDeviceNames(t *testing.T) {
 	for _, name := range []string{"", `a"b`, "eth*", "a b", "a/b", `a\`, "0123456789abcdef", "a\nb"} {
-		cfg := smallConfig()
-		cfg.ClientInterfaces = []string{name}
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("device %q was rendered", name)
-				}
+		client, flow := smallConfig(), smallConfig()
+		client.ClientInterfaces = []string{name}
+		flow.FlowDevices = []string{name}
+		for _, cfg := range []Config{client, flow} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("device %q was rendered", name)
+					}
+				}()
+				Render(cfg)
 			}()
-			Render(cfg)
-		}()
+		}
 	}
 }
 

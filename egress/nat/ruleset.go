@@ -34,12 +34,14 @@ type Ruleset struct {
 	// Counters are the names of the named counters. Their values are no part of
 	// the ruleset.
 	Counters map[string]bool
+	// Flowtables are software flowtables at priority 0, with a counter.
+	Flowtables map[string]Flowtable
 	// Extra are objects of kinds we never make, name by "kind name". Diff
 	// deletes them.
 	Extra map[string]Extra
 }
 
-// Extra is an object of a kind we never make, like a flowtable or a quota.
+// Extra is an object of a kind we never make, like a quota.
 type Extra struct{ Kind, Name string }
 
 // Base is what makes a chain a base chain. The zero Base is a regular chain.
@@ -103,7 +105,9 @@ func emptyRuleset(n int) Ruleset {
 		Chains:   make(map[string]Chain, n),
 		Sets:     make(map[string]Set, n),
 		Counters: map[string]bool{},
-		Extra:    map[string]Extra{},
+
+		Flowtables: map[string]Flowtable{},
+		Extra:      map[string]Extra{},
 	}
 }
 
@@ -123,6 +127,9 @@ func (r Ruleset) Clone() Ruleset {
 		out.Sets[name] = s
 	}
 	maps.Copy(out.Counters, r.Counters)
+	for name, f := range r.Flowtables {
+		out.Flowtables[name] = f.clone()
+	}
 	maps.Copy(out.Extra, r.Extra)
 	return out
 }
@@ -135,6 +142,7 @@ func (r Ruleset) fork() Ruleset {
 	maps.Copy(out.Chains, r.Chains)
 	maps.Copy(out.Sets, r.Sets)
 	maps.Copy(out.Counters, r.Counters)
+	maps.Copy(out.Flowtables, r.Flowtables)
 	maps.Copy(out.Extra, r.Extra)
 	return out
 }
@@ -145,6 +153,7 @@ func (r Ruleset) Equal(other Ruleset) bool {
 		maps.EqualFunc(r.Chains, other.Chains, Chain.equal) &&
 		maps.EqualFunc(r.Sets, other.Sets, Set.equal) &&
 		maps.Equal(r.Counters, other.Counters) &&
+		maps.EqualFunc(r.Flowtables, other.Flowtables, Flowtable.equal) &&
 		maps.Equal(r.Extra, other.Extra)
 }
 
@@ -231,6 +240,9 @@ func (r Ruleset) String() string {
 	}
 	for _, name := range sorted(r.Counters) {
 		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", name)
+	}
+	for _, name := range sorted(r.Flowtables) {
+		r.Flowtables[name].write(&b, name)
 	}
 	for _, key := range sorted(r.Extra) {
 		fmt.Fprintf(&b, "\t# %s\n", key)

@@ -93,6 +93,8 @@ func (o Op) applyTo(r *simulation) error {
 			return nil
 		}
 		r.Counters[o.Name] = true
+	case kindFlowtable:
+		return o.applyFlowtable(&r.Ruleset)
 	default:
 		key := o.Kind + " " + o.Name
 		if _, ok := r.Extra[key]; !ok {
@@ -194,7 +196,8 @@ var usedCounter = regexp.MustCompile(`counter name "([^"]+)"`)
 // check says whether everything a rule refers to is there.
 func (l Line) check(r *Ruleset) error {
 	for _, m := range references.FindAllStringSubmatch(l.Text, -1) {
-		if _, ok := r.Sets[m[1]]; m[1] != "" && !ok {
+		_, flows := r.Flowtables[m[1]]
+		if _, ok := r.Sets[m[1]]; m[1] != "" && !ok && !flows {
 			return fmt.Errorf("no set %q", m[1])
 		}
 		if _, ok := r.Chains[m[2]]; m[2] != "" && !ok {

@@ -34,6 +34,9 @@ type jsonObject struct {
 	// Of rules.
 	Comment string `json:"comment"`
 
+	// Of flowtables: a name, or a list of them. nft 1.0.6 says nothing of flags.
+	Dev json.RawMessage `json:"dev"`
+
 	// Of maps and sets.
 	Map  string            `json:"map"`
 	Elem []json.RawMessage `json:"elem"`
@@ -95,6 +98,8 @@ func (r *Ruleset) readObject(kind string, raw json.RawMessage) error {
 		r.Sets[o.Name] = s
 	case kindCounter:
 		r.Counters[o.Name] = true
+	case kindFlowtable:
+		r.Flowtables[o.Name] = o.flowtable()
 	default:
 		r.Extra[kind+" "+o.Name] = Extra{kind, o.Name}
 	}

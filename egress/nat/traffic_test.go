@@ -42,6 +42,8 @@ func TestTraffic(t *testing.T) {
 		{"OldFlow", oldFlowTraffic},
 		{"Inbound", inboundTraffic},
 		{"Unmatched", unmatchedTraffic},
+		{"Spread", spreadTraffic},
+		{"Fallback", fallbackTraffic},
 		{"Quoted", quotedTraffic},
 		{"Guards", guardTraffic},
 	} {

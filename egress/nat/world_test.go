@@ -25,6 +25,7 @@ import (
 //	               gw eth3 --- o0 out     203.0.113.5
 type world struct {
 	t                      *testing.T
+	lab                    *lab.Lab
 	cl, gw, red, blue, out *lab.NS
 	table                  kernelTable
 	have                   Ruleset // what the gateway was given last
@@ -53,7 +54,7 @@ func newWorld(t *testing.T) *world {
 	lab.Require(t, lab.Nft, lab.VRF, lab.Conntrack)
 	l := lab.New(t)
 	w := &world{
-		t: t, cl: l.MustNamespace("cl"), gw: l.MustNamespace("gw"), red: l.MustNamespace("red"),
+		t: t, lab: l, cl: l.MustNamespace("cl"), gw: l.MustNamespace("gw"), red: l.MustNamespace("red"),
 		blue: l.MustNamespace("blue"), out: l.MustNamespace("out"), sniffers: map[string]*sniffer{},
 	}
 	for _, ns := range []*lab.NS{w.gw, w.red, w.blue, w.out} {

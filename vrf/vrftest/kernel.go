@@ -58,7 +58,7 @@ func (k *Kernel) Snapshot(ctx context.Context) (vrf.Snapshot, error) {
 
 func (k *Kernel) raw() vrf.Raw {
 	raw := vrf.Raw{
-		NextHops: slices.Clone(k.nextHops), Rules: slices.Clone(k.rules),
+		NextHops: slices.Clone(k.nextHops), Rules: k.rawRules(),
 		Routes: make([]vrf.RawRoute, 0, len(k.routes)),
 	}
 	for _, l := range k.links {
@@ -78,6 +78,7 @@ func (k *Kernel) raw() vrf.Raw {
 
 // Apply carries out a plan, with the failures that were asked for.
 func (k *Kernel) Apply(ctx context.Context, plan vrf.Plan) vrf.Result {
+	told := false
 	r := vrf.Execute(ctx, plan, func(a vrf.Action) error {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -91,9 +92,14 @@ func (k *Kernel) Apply(ctx context.Context, plan vrf.Plan) vrf.Result {
 			return err
 		}
 		k.applied = append(k.applied, a)
+		switch a.(type) {
+		case vrf.PutNextHop, vrf.PutGroup, vrf.DeleteNextHop, vrf.PutRoute, vrf.DeleteRoute, vrf.AddRule, vrf.DeleteRule:
+		default:
+			told = true
+		}
 		return nil
 	})
-	if r.Applied > 0 {
+	if told {
 		k.notify()
 	}
 	return r
@@ -138,7 +144,8 @@ func (k *Kernel) Applied() []vrf.Action {
 	return out
 }
 
-// Watch calls notify after every change until ctx ends.
+// Watch calls notify after every change until ctx ends, except what Apply does to next
+// hops, groups, routes and rules, as the real kernel's.
 func (k *Kernel) Watch(ctx context.Context, notify func()) error {
 	k.mu.Lock()
 	k.watchers[&notify] = true

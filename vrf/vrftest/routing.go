@@ -129,13 +129,15 @@ func (k *Kernel) putGroup(a vrf.PutGroup) error {
 		return fmt.Errorf("group %d is a next hop: %w", id, syscall.EINVAL)
 	case old != nil && !a.Replace:
 		return fmt.Errorf("group %d: %w", id, syscall.EEXIST)
+	case old != nil && old.Resilient.Buckets != a.Group.Resilient.Buckets:
+		return fmt.Errorf("group %d is of another kind or size: %w", id, syscall.EINVAL)
 	case len(a.Group.Members) == 0:
 		return fmt.Errorf("group %d is empty: %w", id, syscall.EINVAL)
 	}
 	seen := map[vrf.NextHopID]bool{}
 	for _, m := range a.Group.Members {
 		n := k.hop(m.ID)
-		if n == nil || seen[m.ID] || (n.Blackhole && len(a.Group.Members) > 1) || m.Weight < 1 || m.Weight > 256 {
+		if n == nil || seen[m.ID] || (n.Blackhole && len(a.Group.Members) > 1) || m.Weight < 1 || m.Weight > 255 {
 			return fmt.Errorf("member %d of group %d: %w", m.ID, id, syscall.EINVAL)
 		}
 		if !n.IPv6 && k.hasIPv6Routes(id) {
@@ -143,7 +145,7 @@ func (k *Kernel) putGroup(a vrf.PutGroup) error {
 		}
 		seen[m.ID] = true
 	}
-	raw := vrf.RawGroup{Group: vrf.Group{ID: id, Members: slices.Clone(a.Group.Members)}, Protocol: k.owner.Protocol}
+	raw := vrf.RawGroup{Group: vrf.Group{ID: id, Members: slices.Clone(a.Group.Members), Resilient: a.Group.Resilient}, Protocol: k.owner.Protocol}
 	if old != nil {
 		*old = raw
 		return nil
@@ -250,15 +252,40 @@ func (k *Kernel) deleteRoute(r vrf.Route) error {
 }
 
 func (k *Kernel) addRule(r vrf.Rule) error {
+	if r.Action == vrf.RuleGoto && r.Target <= r.Priority {
+		return fmt.Errorf("rule %q leads backwards: %w", r, syscall.EINVAL)
+	}
 	k.rules = append(k.rules, vrf.RawRule{Rule: r, Protocol: k.owner.Protocol})
 	return nil
 }
 
+// deleteRule deletes the first rule that fits, as the kernel does: it does not look
+// at the target of a goto, nor at a table, mark or mask of 0 in the request.
 func (k *Kernel) deleteRule(r vrf.Rule) error {
-	i := slices.IndexFunc(k.rules, func(o vrf.RawRule) bool { return o.Rule == r && o.Protocol == k.owner.Protocol })
+	i := slices.IndexFunc(k.rules, func(o vrf.RawRule) bool {
+		return o.Protocol == k.owner.Protocol && o.IPv6 == r.IPv6 && o.Priority == r.Priority && o.Action == r.Action &&
+			(r.Table == 0 || o.Table == r.Table) && (r.Mark == 0 || o.Mark == r.Mark) && (r.Mask == 0 || o.Mask == r.Mask)
+	})
 	if i < 0 {
 		return fmt.Errorf("rule %q: %w", r, syscall.ENOENT)
 	}
 	k.rules = slices.Delete(k.rules, i, i+1)
 	return nil
+}
+
+// rawRules lists the rules, and says which gotos have no target.
+func (k *Kernel) rawRules() []vrf.RawRule {
+	type place struct {
+		priority uint32
+		ipv6     bool
+	}
+	there := map[place]bool{}
+	for _, r := range k.rules {
+		there[place{r.Priority, r.IPv6}] = true
+	}
+	rules := slices.Clone(k.rules)
+	for i, r := range rules {
+		rules[i].Unresolved = r.Action == vrf.RuleGoto && !there[place{r.Target, r.IPv6}]
+	}
+	return rules
 }

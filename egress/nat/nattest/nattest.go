@@ -22,6 +22,8 @@ const (
 	Check    Method = "Check"
 	Delete   Method = "Delete"
 	Counters Method = "Counters"
+
+	HasFlowtable Method = "HasFlowtable"
 )
 
 // ErrInjected is the error of an injected failure that named none.
@@ -36,6 +38,7 @@ type Fake struct {
 	calls    map[Method]int
 	counters map[string]nat.Counter
 	problems []string
+	flows    bool
 	watchers map[int]func()
 	lastID   int
 }
@@ -178,6 +181,23 @@ func (f *Fake) SetProblems(problems ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.problems = problems
+}
+
+// HasFlowtable returns what SetFlowtable set, and false before.
+func (f *Fake) HasFlowtable(ctx context.Context) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := errors.Join(f.call(HasFlowtable).err, ctx.Err()); err != nil {
+		return false, fmt.Errorf("look for flowtables: %w", err)
+	}
+	return f.flows, nil
+}
+
+// SetFlowtable sets what HasFlowtable returns.
+func (f *Fake) SetFlowtable(has bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.flows = has
 }
 
 // Watch calls notify after each Edit until ctx ends. Apply and Delete are our

@@ -99,3 +99,26 @@ func TestFakeWatch(t *testing.T) {
 		}
 	})
 }
+
+func TestFakeFlowtable(t *testing.T) {
+	f, ctx := New(), t.Context()
+	if has, err := f.HasFlowtable(ctx); has || err != nil {
+		t.Errorf("a new fake: %t, %v", has, err)
+	}
+	f.SetFlowtable(true)
+	f.Fail(HasFlowtable, 1, nil)
+	if has, err := f.HasFlowtable(ctx); has || !errors.Is(err, ErrInjected) {
+		t.Errorf("told to fail: %t, %v", has, err)
+	}
+	if has, err := f.HasFlowtable(ctx); !has || err != nil {
+		t.Errorf("set: %t, %v", has, err)
+	}
+	cfg := config()
+	cfg.FlowDevices = []string{"eth0", "eth1"}
+	with, without := nat.Render(cfg), nat.Render(config())
+	for _, want := range []nat.Ruleset{without, with, without} {
+		if err := f.Apply(ctx, nat.Diff(f.Ruleset(), want)); err != nil || !f.Ruleset().Equal(want) {
+			t.Errorf("%v in\n%s", err, nat.Diff(f.Ruleset(), want))
+		}
+	}
+}
