@@ -2,9 +2,10 @@
 // nothing untranslated out, the classification of client traffic, conntrack
 // zones and marks, and source translation to pool addresses.
 //
-// Render(Config) is pure and gives a Ruleset; Table.Snapshot reads the kernel's
-// Ruleset back; Diff(have, want) is pure and gives a Plan of printable
-// operations; Table.Apply carries a Plan out as one atomic transaction.
+// Render(Config) is pure and gives a Ruleset, a Renderer the same incrementally;
+// Table.Snapshot reads the kernel's Ruleset back; Diff(have, want) is pure and
+// gives a Plan of printable operations; Table.Apply carries a Plan out as one
+// atomic transaction.
 //
 // Needs nft >= 1.0.1; written against nft 1.0.6 and Linux 6.1.
 package nat

@@ -24,6 +24,9 @@ import (
 // knftables needs one per set and does not read sets of verdicts back; and
 // elements go in many to a command, which takes nft less than half the time of
 // one command for each.
+//
+// Edits of policies, pools and clients go to the kernel without nft (wire.go),
+// which would read all elements of the table first.
 type Table struct {
 	path string
 	log  *slog.Logger

@@ -20,9 +20,9 @@ const receiveBuffer = 4 << 20
 // ends, then returns nil; an error is one of the socket. notify is called on
 // Watch's own goroutine and must not block.
 //
-// A transaction is ours if its notifications carry the netlink port of an nft
-// process that Apply or Delete started; the port is the process id in our own
-// pid namespace.
+// A transaction is ours if its notifications carry the netlink port of a socket
+// of Apply, or of an nft process that Apply or Delete started; that port is the
+// process id in our own pid namespace.
 func (t *Table) Watch(ctx context.Context, notify func()) error {
 	return t.watch(ctx, notify, receiveBuffer)
 }
