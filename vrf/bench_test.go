@@ -103,3 +103,60 @@ func BenchmarkKernel100kRoutes(b *testing.B) {
 		b.ReportMetric(d.Seconds()/float64(b.N), what)
 	}
 }
+
+// BenchmarkDiffRules plans lookups of 4000 marks behind two levels of gotos.
+func BenchmarkDiffRules(b *testing.B) {
+	tree := func(start uint32) (c vrf.Config) {
+		jump := func(priority uint32, mark, mask vrf.Mark, target uint32) {
+			c.Rules = append(c.Rules, vrf.Rule{Priority: priority, Mark: mark, Mask: mask, Action: vrf.RuleGoto, Target: target})
+		}
+		for low := range vrf.Mark(64) {
+			jump(start, 0x10000000|low<<16, 0x103f0000, start+1+uint32(low))
+		}
+		for n := range vrf.Mark(4000) {
+			c.Rules = append(c.Rules, vrf.Rule{Priority: start + 1 + uint32(n&63), Mark: 0x10000000 | n<<16, Mask: 0x1fff0000,
+				Action: vrf.RuleLookup, Table: 10000 + vrf.TableID(n)})
+		}
+		c.Rules = append(c.Rules, vrf.Rule{Priority: 990, Mark: 0x10000000, Mask: 0x10000000, Action: vrf.RuleUnreachable})
+		return c
+	}
+	k := ports()
+	empty := snapshot(b, k)
+	must(b, k.Apply(b.Context(), vrf.Diff(empty, tree(810))).Err())
+	have := snapshot(b, k)
+	for _, bench := range []struct {
+		name  string
+		have  vrf.Snapshot
+		want  vrf.Config
+		steps int
+	}{{"add all", empty, tree(810), 4065}, {"nothing to do", have, tree(810), 0}, {"move all", have, tree(900), 8128}} {
+		b.Run(bench.name, func(b *testing.B) {
+			for b.Loop() {
+				if plan := vrf.Diff(bench.have, bench.want); len(plan.Ops) != bench.steps || len(plan.Errors) > 0 {
+					b.Fatalf("%d steps, not %d: %v", len(plan.Ops), bench.steps, plan.Errors)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkApplyTo follows a change of two groups, and of one route, under 100,000.
+func BenchmarkApplyTo(b *testing.B) {
+	k, want := ports(), full(100000)
+	must(b, k.Apply(b.Context(), vrf.Diff(snapshot(b, k), want)).Err())
+	have := snapshot(b, k)
+	groups, route := full(100000), full(100000)
+	groups.Groups[0].Members[0].Weight, groups.Groups[1].Members[0].Weight = 2, 2
+	route.Routes[500].Metric = 30
+	for name, want := range map[string]vrf.Config{"two groups": groups, "one route": route} {
+		plan := vrf.Diff(have, want)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := plan.ApplyTo(have); !ok || len(plan.Ops) != 2 {
+					b.Fatal(plan)
+				}
+			}
+		})
+	}
+}

@@ -92,8 +92,8 @@ func (p *planner) removeRules() {
 	}
 }
 
-// removeRule deletes a rule once what replaces it stands. A lookup goes only after
-// the gotos have changed that bring traffic to it. A rule that blocks goes only
+// removeRule deletes a rule once what its packets need instead stands. A lookup goes
+// only after the gotos have changed that bring traffic to it. A rule that blocks goes only
 // after the lookups that it backs, and when everything that the traffic of its
 // network needs has succeeded; as long as the network cannot be, it stays.
 func (p *planner) removeRule(r Rule) {
@@ -103,13 +103,15 @@ func (p *planner) removeRule(r Rule) {
 		p.removeGoto(r, needs)
 		return
 	}
-	needs = slices.Concat(needs, p.ruleAdds[network], p.ruleAdds[""], overlapping(p.jumps.gotos, r))
+	needs = append(needs, overlapping(p.jumps.gotos, r)...)
 	if r.kind() == looksUp {
-		i := p.step(network, DeleteRule{Rule: r}, append(needs, overlapping(p.jumps.gone, r)...))
+		needs = slices.Concat(needs, overlapping(p.jumps.added, r), overlapping(p.jumps.gone, r))
+		i := p.step(network, DeleteRule{Rule: r}, needs)
 		p.ruleDrops[r.Table] = append(p.ruleDrops[r.Table], i)
 		p.lookupsOut[network] = append(p.lookupsOut[network], i)
 		return
 	}
+	needs = slices.Concat(needs, p.ruleAdds[network], p.ruleAdds[""])
 	if p.jumps.wanted[r] { // a double
 		p.step(network, DeleteRule{Rule: r}, needs)
 		return

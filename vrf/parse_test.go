@@ -1,6 +1,7 @@
 package vrf
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -168,6 +169,25 @@ func FuzzParseAnswer(f *testing.F) {
 		a, err := parseAnswer(b)
 		if err != nil && a != (parsedAnswer{}) || (a.Type != Unicast && a.Gateway.IsValid()) {
 			t.Errorf("%+v, %v", a, err)
+		}
+	})
+}
+
+func FuzzParseError(f *testing.F) {
+	refused := binary.NativeEndian.AppendUint32(nil, uint32(0xffffffea)) // -EINVAL
+	request := make(message, 16)
+	binary.NativeEndian.PutUint32(request, 16)
+	words := append(refused, request...)
+	(*message)(&words).attr(1, []byte("Nexthop id does not exist\x00"))
+	if err := parseError(0x200, words); err == nil || err.Error() != "invalid argument: Nexthop id does not exist" {
+		f.Errorf("read as %v", err)
+	}
+	f.Add(uint16(0x200), words)
+	f.Add(uint16(0x300), words)
+	f.Add(uint16(0), make([]byte, 20))
+	f.Fuzz(func(t *testing.T, flags uint16, b []byte) {
+		if err := parseError(flags, b); err == nil && (len(b) < 20 || binary.NativeEndian.Uint32(b) != 0) {
+			t.Error("a failure is read as none")
 		}
 	})
 }

@@ -174,7 +174,7 @@ func TestWatchEndsWithContext(t *testing.T) {
 
 // quiet says that nothing is told of within the time of some processes.
 func quiet(r *rig, notes <-chan struct{}) bool {
-	for range 20 {
+	for range 8 {
 		r.gw.Must("ip", "route", "show")
 	}
 	return !drain(notes)
