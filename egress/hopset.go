@@ -127,14 +127,16 @@ func markerOf(p netip.Prefix) (marker, bool) {
 }
 
 // CountNumbers is how many numbers of a mark a Spec needs: one for each network
-// and each path, of those that can be told without knowing learned routes.
-func CountNumbers(spec *Spec) int {
+// and each path, of those that can be told without knowing learned routes. It
+// also counts the combinations of a hop set with a pool.
+func CountNumbers(spec *Spec) (numbers, spreads int) {
 	c := compile(spec)
-	n := len(spec.Networks)
+	numbers = len(spec.Networks)
 	for _, sets := range c.sets {
 		for _, s := range sets {
-			n += max(1, len((&table{}).anchors(s)))
+			numbers += max(1, len((&table{}).anchors(s)))
+			spreads += len(c.uses[s.key()])
 		}
 	}
-	return n
+	return numbers, spreads
 }

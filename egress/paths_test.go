@@ -395,7 +395,7 @@ func TestPathNumbersRunOut(t *testing.T) {
 		rules = append(rules, r)
 	}
 	spec.Policies[0].Rules = rules
-	if n := CountNumbers(spec); n != 4401 {
+	if n, _ := CountNumbers(spec); n != 4401 {
 		t.Errorf("%d numbers are needed, want 4401", n)
 	}
 	m := newMachine(t, spec)

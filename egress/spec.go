@@ -80,7 +80,7 @@ const (
 // NextHop is a gateway that a rule or a static route names.
 type NextHop struct {
 	Address netip.Addr
-	// Weight is the share of flows, 1 to 256; 0 means 1.
+	// Weight is the share of flows, 1 to 255; 0 means 1.
 	Weight uint16
 	// Preference: next hops of the highest preference are used while one of them
 	// works.

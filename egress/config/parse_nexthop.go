@@ -8,9 +8,9 @@ import (
 	"github.com/egret-router/egret/probes"
 )
 
-// Bounds of a next hop's numbers: the kernel counts weights in 8 bits.
+// Bounds of a next hop's numbers. Linux 6.1 refuses a weight of 256.
 const (
-	maxWeight     = 256
+	maxWeight     = 255
 	maxPreference = 65535
 )
 

@@ -66,7 +66,11 @@ func (p *parser) hopSets(spec egress.Spec) {
 	if len(p.findings) > 0 {
 		return
 	}
-	if n := egress.CountNumbers(&spec); n > MaxNetworks {
+	numbers, spreads := egress.CountNumbers(&spec)
+	if spreads > MaxSpreads {
+		p.add("policies", "rules with nextHops or maxNextHops make %d different combinations of next hops and pool, at most %d are possible: give rules equal next hops, or fewer", spreads, MaxSpreads)
+	}
+	if n := numbers; n > MaxNetworks {
 		p.add("policies", "networks and rules with nextHops or maxNextHops need %d different marks, at most %d are possible: give rules equal next hops, or fewer", n, MaxNetworks)
 	}
 }
