@@ -12,6 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+var (
+	errNothing = errors.New("nothing came")
+	errLate    = errors.New("it came too late")
+)
+
 // socket is a socket of one attempt that a goroutine waits for.
 type socket struct {
 	file *os.File
@@ -68,7 +73,7 @@ func (s *socket) wait(ctx context.Context, write bool, check func(fd int) error)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = s.raw.Control(func(fd uintptr) { failed = check(int(fd)) })
 		if failed == unix.EAGAIN {
-			failed = ctx.Err()
+			failed = errNothing
 		}
 	}
 	if err != nil {

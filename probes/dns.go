@@ -114,7 +114,7 @@ func (a *dnsAttempt) overUDP(ctx context.Context, id uint16, query []byte) (time
 				return err
 			}
 			if !deadline.IsZero() && p.came.After(deadline) {
-				return context.DeadlineExceeded
+				return errLate
 			}
 			if answers(p.data, id, a.question) { // else a stray or a forgery
 				came = p.came

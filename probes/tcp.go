@@ -92,7 +92,7 @@ func established(fd int, start, deadline time.Time) (time.Duration, error) {
 		now = now.Add(-time.Duration(info.Last_ack_recv) * time.Millisecond)
 	}
 	if !deadline.IsZero() && now.After(deadline.Add(tickSlack)) {
-		return 0, context.DeadlineExceeded
+		return 0, errLate
 	}
 	return max(1, now.Sub(start)), nil
 }

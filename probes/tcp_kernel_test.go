@@ -70,7 +70,7 @@ func TestTCP(t *testing.T) {
 	}
 	p.attempts("both", 20)
 	// Nothing of the connections stays.
-	out := n.gw.Must("ss", "-Htan", "dst", "10.0.0.5", "or", "dst", "fd00::5")
+	out := n.gw.Must("ss", "-Htan", "dst", "10.0.0.5", "or", "dst", "[fd00::5]")
 	if lines := strings.Count(out, "\n"); lines > 4 || strings.Contains(out, "TIME-WAIT") {
 		t.Errorf("after %d connections:\n%s", accepted.Load(), out)
 	}
