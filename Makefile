@@ -16,6 +16,7 @@ PREFIX  ?= /usr/local
 PKG     ?=
 RUN     ?=
 FUZZTIME ?= 10s
+BENCH   ?=
 
 ##@ Use
 
@@ -65,8 +66,9 @@ fuzz: deps-build ## a short run of every fuzz target (FUZZTIME=10s PKG=)
 	.ci/fuzz $(FUZZTIME) $(PKG)
 
 .PHONY: bench
-bench: deps-build ## the benchmarks (PKG= RUN=)
+bench: deps-bench build bin/vmrun bin/bench ## the Go benchmarks, and the data plane in a VM (BENCH=-quick; PKG= RUN= select Go benchmarks only)
 	go test -run '^$$' -bench '$(or $(RUN),.)' -benchmem $(or $(PKG),./...)
+	$(if $(PKG)$(RUN),,bin/bench $(BENCH))
 
 .PHONY: cover
 cover: deps-build ## statement coverage of the unit tests on this kernel
@@ -94,13 +96,15 @@ containerlab: ## run the containerlab topology inside a VM and check the outcome
 
 # The rest is not listed by help.
 
-.PHONY: deps-build deps-test deps-demo
-deps-build deps-test deps-demo: deps-%:
+.PHONY: deps-build deps-test deps-demo deps-bench
+deps-build deps-test deps-demo deps-bench: deps-%:
 	@lab/deps.sh $*
 
-.PHONY: bin/vmrun
+.PHONY: bin/vmrun bin/bench
 bin/vmrun: deps-build
 	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/vmrun
+bin/bench: deps-build
+	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/bench
 
 # Static, as the VM's guest runs them, too.
 .PHONY: bin/demo bin/egretlab

@@ -31,6 +31,7 @@ var rooms = map[string][]string{
 	"vrf":            {},
 	"bgp":            {},
 	"probes":         {},
+	"probes/bfd":     {},
 	"egress/nat":     {},
 	"egress/sysctl":  {},
 	"egress/flows":   {},
@@ -45,7 +46,7 @@ var rooms = map[string][]string{
 }
 
 // leaves are the rooms that import nothing of ours.
-var leaves = []string{"vrf", "bgp", "probes", "egress/nat", "egress/sysctl", "egress/flows"}
+var leaves = []string{"vrf", "bgp", "probes", "probes/bfd", "egress/nat", "egress/sysctl", "egress/flows"}
 
 const anyRoom = "*"
 

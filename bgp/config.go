@@ -10,7 +10,7 @@
 // makes every change of them a recomputation instead of a session reset, gives
 // exact counts, and takes nothing from GoBGP's package-wide selection options.
 //
-// All use of the GoBGP API is in this package's gobgp.go and gobgp_events.go.
+// All use of the GoBGP API is in this package's files gobgp*.go.
 package bgp
 
 import (
@@ -31,6 +31,10 @@ type Config struct {
 	Peers      []Peer
 	// Advertise are the prefixes to export now; nothing else ever is.
 	Advertise []Advertisement
+	// Draining asks peers to move traffic away before the prefixes are withdrawn:
+	// they are sent again with GRACEFUL_SHUTDOWN, and with LOCAL_PREF 0 to
+	// internal peers (RFC 8326).
+	Draining bool
 	// Reject are prefixes never accepted from a peer, nor parts of them: the
 	// network's own pools.
 	Reject []netip.Prefix
@@ -52,10 +56,29 @@ type GracefulRestart struct {
 	RestartTime time.Duration
 }
 
-// Peer is one neighbour.
+// Peer is one neighbour, or all that dial us from a range of addresses.
 type Peer struct {
 	Address netip.Addr
-	ASN     uint32
+	// Range instead of Address takes sessions from every address in it; they are
+	// never dialled. Ranges do not overlap, and have no other peer's Address in
+	// them.
+	Range netip.Prefix
+	// MaxSessions bounds the sessions of a Range; 0 means 64.
+	MaxSessions int
+	// Description is for people.
+	Description string
+	ASN         uint32
+	// LocalASN is our ASN in this session, 0 for that of the Config. The peer then
+	// sees no other.
+	LocalASN uint32
+	// PasswordFile or PasswordEnv name where the TCP-MD5 password (RFC 2385) is: a
+	// file with one line, or an environment variable. It has at most 80 bytes. If
+	// it cannot be read the peer is not set up, or stays as it is.
+	PasswordFile, PasswordEnv string
+	// Shutdown keeps the session down, and ends it with ShutdownMessage (RFC
+	// 9003), at most 128 bytes.
+	Shutdown        bool
+	ShutdownMessage string
 	// Port is the peer's TCP port; 0 means 179.
 	Port uint16
 	// Passive peers are never dialled.
@@ -73,6 +96,10 @@ type Peer struct {
 	ConnectRetry time.Duration
 	// Multihop is the TTL for eBGP beyond one hop; 0 means directly connected.
 	Multihop uint8
+	// TTLSecurity is how many hops away the peer may be by the TTL of its packets,
+	// which it sends with 255 (GTSM, RFC 5082); 0 does not look. It excludes
+	// Multihop.
+	TTLSecurity uint8
 	// IPv4 and IPv6 are the address families negotiated; neither means the
 	// family of Address.
 	IPv4, IPv6 bool
@@ -81,26 +108,46 @@ type Peer struct {
 	// where the session's own address is of no use. Without it the prefixes of
 	// that family are not advertised to this peer.
 	NextHopIPv4, NextHopIPv6 netip.Addr
-	// Import lists what is accepted. Empty accepts nothing (RFC 8212).
+	// Import lists what is accepted: the first rule that matches decides. Empty
+	// accepts nothing (RFC 8212).
 	Import []ImportRule
-	// MaxPrefixes per family closes the session when exceeded, for a minute
-	// (Cease, RFC 4486 subcode 1); 0 is unlimited.
+	// MaxPrefixes per family closes the session when exceeded (Cease, RFC 4486
+	// subcode 1); 0 is unlimited. With add-path, paths are counted.
 	MaxPrefixes uint32
+	// MaxPrefixesWarning is the share of MaxPrefixes, in percent, beyond which a
+	// warning is given; 0 is none.
+	MaxPrefixesWarning uint8
+	// MaxPrefixesWarnOnly warns at MaxPrefixes as well, and leaves the session.
+	MaxPrefixesWarnOnly bool
+	// MaxPrefixesRestart is how long a session stays closed; 0 is a minute.
+	MaxPrefixesRestart time.Duration
+	// Export replaces attributes of all prefixes sent to this peer: those that
+	// are not nil, also by an empty list. LocalPref is at least 1.
+	Export Attributes
 }
 
-// ImportRule accepts the prefixes within Prefix whose length is between Min
-// and Max.
+// ImportRule accepts, or with Reject refuses, the paths to prefixes within Prefix
+// whose length is between Min and Max, if they have what the other fields say.
 type ImportRule struct {
 	Prefix   netip.Prefix
 	Min, Max int
+	// ASPath is a regular expression (see CompileASPath); "" is any path.
+	ASPath string
+	// Communities and LargeCommunities: the path has one of them, of either
+	// kind; none named is any path.
+	Communities      []uint32
+	LargeCommunities []LargeCommunity
+	Reject           bool
+	// LocalPref is the preference of what is accepted, instead of 100 or what an
+	// internal peer says.
+	LocalPref *uint32
 }
 
 // Advertisement is one prefix exported to all peers of the network that
 // negotiated its family, with the session's own address as next hop.
 type Advertisement struct {
 	Prefix netip.Prefix
-	// Communities are standard communities (RFC 1997) as ASN<<16|value.
-	Communities []uint32
+	Attributes
 }
 
 // State is what a network's server knows now.
@@ -129,7 +176,12 @@ type Route struct {
 // PeerState is one session.
 type PeerState struct {
 	Address netip.Addr
-	ASN     uint32
+	// Range is the range of Config that the session came from, if any.
+	Range       netip.Prefix
+	Description string
+	ASN         uint32
+	// Shutdown is true while the configuration keeps the session down.
+	Shutdown bool
 	// State is the RFC 4271 8.2.2 state, lower case: "idle", "connect",
 	// "active", "opensent", "openconfirm", "established".
 	State string
@@ -139,6 +191,8 @@ type PeerState struct {
 	// Received counts prefixes in Adj-RIB-In, Accepted those that passed import,
 	// Advertised those in Adj-RIB-Out.
 	Received, Accepted, Advertised int
+	// Warning is what is not as it should be while the session goes on.
+	Warning string
 	// ImportMissing is true for a peer without an import list: RFC 8212 says
 	// that it contributes nothing.
 	ImportMissing bool

@@ -2,10 +2,10 @@ package bgp
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -56,15 +56,15 @@ func (n *network) acceptedLocked() int {
 // come for a moment and must not be taken for its successor's.
 func (n *network) events(generation int) events {
 	return events{
-		path: func(peer netip.Addr, p netip.Prefix, c candidate, withdrawn bool) {
+		path: func(peer netip.Addr, k pathKey, c candidate, withdrawn bool) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			switch {
 			case n.generation != generation:
 			case withdrawn:
-				n.rib.withdraw(peer, p)
+				n.rib.withdraw(peer, k)
 			default:
-				n.rib.announce(peer, p, c)
+				n.rib.announce(peer, k, c)
 			}
 		},
 		endOfRIB: func(peer netip.Addr, f family) { n.endOfRIB(generation, peer, f) },
@@ -106,6 +106,9 @@ func (n *network) endOfRIB(generation int, peer netip.Addr, f family) {
 func (n *network) sessionChanged(generation int, e sessionEvent) {
 	n.mu.Lock()
 	s := n.sessions[e.peer]
+	if s == nil && n.generation == generation {
+		s = n.newDynamicLocked(e)
+	}
 	if n.generation != generation || s == nil || !s.running {
 		n.mu.Unlock()
 		return
@@ -131,25 +134,13 @@ func (n *network) sessionChanged(generation int, e sessionEvent) {
 func (n *network) note(peer netip.Addr, text string, at time.Time) {
 	n.mu.Lock()
 	s := n.sessions[peer]
+	if s != nil && s.secret != "" && strings.HasPrefix(text, "connect: ") && strings.HasSuffix(text, "i/o timeout") {
+		text += timeoutHint
+	}
 	changed := s != nil && s.running && s.fail(text, at)
 	n.mu.Unlock()
 	if changed {
 		n.kick()
-	}
-}
-
-// checkLimit has the worker close the session of a peer with too many prefixes.
-func (n *network) checkLimit(peer netip.Addr) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s := n.sessions[peer]
-	if s == nil || s.peer.MaxPrefixes == 0 || s.overLimit || !s.running {
-		return
-	}
-	in := n.rib.peers[peer]
-	if in != nil && max(in.count[ipv4], in.count[ipv6]) > int(s.peer.MaxPrefixes) {
-		s.overLimit = true
-		n.poke()
 	}
 }
 
@@ -196,7 +187,9 @@ func (n *network) work(ctx context.Context) {
 		case <-timer.C:
 		}
 		n.checkSynced()
+		n.pruneDynamic(time.Now())
 		n.enforceLimits()
+		n.checkPasswords(time.Now())
 		if now := time.Now(); n.takeDamage() || !now.Before(next) {
 			for _, addr := range n.peers() {
 				n.resync(addr)
@@ -231,6 +224,12 @@ func (n *network) nextDue(limit time.Time) time.Time {
 	for _, s := range n.sessions {
 		earlier(s.closing)
 		earlier(s.suspended)
+		if s.dynamic() && s.state != established && !s.kept {
+			earlier(s.since.Add(dynamicPatience + time.Second))
+		}
+		if s.awaitsPassword() {
+			earlier(n.passwordDue)
+		}
 	}
 	return due
 }
@@ -252,88 +251,4 @@ func (n *network) checkSynced() {
 	if changed {
 		n.kick()
 	}
-}
-
-// enforceLimits ends the sessions of peers with too many prefixes and lets them
-// come back later.
-func (n *network) enforceLimits() {
-	n.opMu.Lock()
-	defer n.opMu.Unlock()
-	if n.srv == nil {
-		return
-	}
-	for _, addr := range n.peers() {
-		s := n.session(addr)
-		now := time.Now()
-		n.mu.Lock()
-		start := s.overLimit && s.running && s.closing.IsZero()
-		finish := !s.closing.IsZero() && (s.state == "idle" || !now.Before(s.closing))
-		again := !s.suspended.IsZero() && !now.Before(s.suspended)
-		if start {
-			s.closing = now.Add(closeWait)
-		}
-		n.mu.Unlock()
-		var err error
-		switch {
-		case start:
-			err = n.srv.closeFull(s.peer)
-		case finish:
-			err = n.suspend(s, now)
-		case again:
-			err = n.resume(s)
-		}
-		if err == nil {
-			continue
-		}
-		n.log.Error("bgp prefix limit", "peer", addr, "err", err)
-		n.mu.Lock()
-		if finish {
-			s.closing = now.Add(closeWait)
-		}
-		if again {
-			s.suspended = now.Add(n.timing.prefixBackoff)
-		}
-		n.mu.Unlock()
-	}
-}
-
-// suspend keeps a session that was closed down for a while. One that was not
-// closed in time is removed.
-func (n *network) suspend(s *session, now time.Time) error {
-	n.mu.Lock()
-	closed := s.state == "idle"
-	n.mu.Unlock()
-	if !closed {
-		if err := n.removePeer(s.peer.Address); err != nil {
-			return err
-		}
-	}
-	n.mu.Lock()
-	s.down(now)
-	n.rib.clear(s.peer.Address)
-	s.suspended = now.Add(n.timing.prefixBackoff)
-	s.fail(fmt.Sprintf("sent NOTIFICATION %s (the limit is %d); the next attempt is in %v",
-		notification{code: 6, subcode: 1}, s.peer.MaxPrefixes, n.timing.prefixBackoff), now)
-	text := s.lastErr
-	n.mu.Unlock()
-	n.log.Warn("bgp session closed", "peer", s.peer.Address, "err", text)
-	n.kick()
-	return nil
-}
-
-func (n *network) resume(s *session) error {
-	var err error
-	if s.running {
-		err = n.srv.reopen(s.peer)
-	} else {
-		n.changeRIB(func() { n.rib.setPeer(s.peer.Address, s.peer.ASN == n.cfg.ASN, s.peer.Import) })
-		err = n.srv.addPeer(s.peer, false)
-	}
-	if err != nil {
-		return fmt.Errorf("resume peer %q: %w", s.peer.Address, err)
-	}
-	n.mu.Lock()
-	s.suspended, s.running = time.Time{}, true
-	n.mu.Unlock()
-	return nil
 }

@@ -52,18 +52,14 @@ func within(p netip.Prefix, outer []netip.Prefix) bool {
 	})
 }
 
-// accepts tells whether one of the rules lets p in. No rules let nothing in (RFC
-// 8212).
-func accepts(rules []ImportRule, p netip.Prefix) bool {
-	return slices.ContainsFunc(rules, func(r ImportRule) bool {
-		return r.Prefix.Bits() <= p.Bits() && r.Prefix.Contains(p.Addr()) && r.Min <= p.Bits() && p.Bits() <= r.Max
-	})
-}
-
-// usableNextHop refuses next hops that a route of the prefix's family cannot
-// have. IPv4 routes with an IPv6 next hop (RFC 8950) are refused: they can't be
-// installed here.
+// usableNextHop refuses next hops that a route cannot have. IPv4 routes may have
+// IPv6 next hops (RFC 8950); link-local ones need the zone they are in.
 func usableNextHop(p netip.Prefix, nextHop netip.Addr) bool {
-	return nextHop.IsValid() && familyOf(nextHop) == familyOf(p.Addr()) &&
-		validHost(nextHop) == nil && !nextHop.IsLoopback()
+	if !nextHop.IsValid() || nextHop.IsLoopback() || nextHop.Is4() && p.Addr().Is6() {
+		return false
+	}
+	if nextHop.Is6() && nextHop.IsLinkLocalUnicast() {
+		return nextHop.Zone() != ""
+	}
+	return validHost(nextHop) == nil
 }

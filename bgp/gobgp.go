@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -32,7 +31,7 @@ const (
 // events are called by a server, one at a time and in order.
 type events struct {
 	// path is a path added to or, when withdrawn, removed from an Adj-RIB-In.
-	path     func(peer netip.Addr, p netip.Prefix, c candidate, withdrawn bool)
+	path     func(peer netip.Addr, k pathKey, c candidate, withdrawn bool)
 	endOfRIB func(peer netip.Addr, f family)
 	session  func(e sessionEvent)
 	// done follows every batch of the above.
@@ -77,7 +76,7 @@ func (s *server) start(cfg Config, ev events) error {
 	if err != nil {
 		return fmt.Errorf("start server on port %d of device %q: %w", cfg.ListenPort, cfg.Device, err)
 	}
-	if err := s.setPolicies(nil); err != nil {
+	if err := s.setPolicies(exportRules{}); err != nil {
 		return err
 	}
 	for _, a := range []*api.PolicyAssignment{
@@ -120,176 +119,9 @@ func listenAddresses() []string {
 	return []string{"0.0.0.0", "::"}
 }
 
-// nextHopRule says what becomes of our prefixes of one family in the session
-// with one peer; rules exist only for families other than the session's own.
-type nextHopRule struct {
-	peer    netip.Addr
-	family  family
-	nextHop netip.Addr // invalid: not announced
-}
-
-// setPolicies replaces both policies at once: only local paths are accepted into
-// the table, and only local paths are exported, subject to the rules.
-func (s *server) setPolicies(rules []nextHopRule) error {
-	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
-	accept := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT}
-	req := &api.SetPoliciesRequest{}
-	export := &api.Policy{Name: exportPolicy}
-	for _, r := range rules {
-		name := fmt.Sprintf("%s-%s", r.peer, r.family)
-		req.DefinedSets = append(req.DefinedSets, &api.DefinedSet{
-			DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: name,
-			List: []string{netip.PrefixFrom(r.peer, r.peer.BitLen()).String()},
-		})
-		actions := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT}
-		if r.nextHop.IsValid() {
-			actions = &api.Actions{RouteAction: accept.RouteAction, Nexthop: &api.NexthopAction{Address: r.nextHop.String()}}
-		}
-		export.Statements = append(export.Statements, &api.Statement{Name: name, Actions: actions, Conditions: &api.Conditions{
-			RouteType:   api.Conditions_ROUTE_TYPE_LOCAL,
-			NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name},
-			AfiSafiIn:   []*api.Family{apiFamily(r.family)},
-		}})
-	}
-	export.Statements = append(export.Statements, &api.Statement{Name: "export-local", Conditions: local, Actions: accept})
-	req.Policies = []*api.Policy{
-		{Name: importPolicy, Statements: []*api.Statement{{Name: "import-local", Conditions: local, Actions: accept}}},
-		export,
-	}
-	if err := s.bgp.SetPolicies(context.Background(), req); err != nil {
-		return fmt.Errorf("set policies: %w", err)
-	}
-	return nil
-}
-
-// resend sends a peer what the policies let through now, and withdraws the rest.
-func (s *server) resend(peer netip.Addr) error {
-	return s.bgp.ResetPeer(context.Background(), &api.ResetPeerRequest{
-		Address: peer.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
-	})
-}
-
-// setLocal announces a prefix to all peers, or changes its communities.
-func (s *server) setLocal(a Advertisement) error {
-	path, err := localPath(a)
-	if err != nil {
-		return err
-	}
-	_, err = s.bgp.AddPath(apiutil.AddPathRequest{Paths: []*apiutil.Path{path}})
-	return err
-}
-
-func (s *server) removeLocal(p netip.Prefix) error {
-	path, err := localPath(Advertisement{Prefix: p})
-	if err != nil {
-		return err
-	}
-	path.Withdrawal = true
-	return s.bgp.DeletePath(apiutil.DeletePathRequest{Paths: []*apiutil.Path{path}})
-}
-
-// localPath has the unspecified address as next hop, for which GoBGP fills in
-// each session's own address.
-func localPath(a Advertisement) (*apiutil.Path, error) {
-	nlri, err := packet.NewIPAddrPrefix(a.Prefix)
-	if err != nil {
-		return nil, err
-	}
-	path := &apiutil.Path{Family: packetFamily(familyOf(a.Prefix.Addr())), Nlri: nlri, Age: time.Now().Unix()}
-	path.Attrs = []packet.PathAttributeInterface{packet.NewPathAttributeOrigin(packet.BGP_ORIGIN_ATTR_TYPE_IGP)}
-	if a.Prefix.Addr().Is4() {
-		nextHop, err := packet.NewPathAttributeNextHop(netip.IPv4Unspecified())
-		if err != nil {
-			return nil, err
-		}
-		path.Attrs = append(path.Attrs, nextHop)
-	} else {
-		reach, err := packet.NewPathAttributeMpReachNLRI(path.Family, []packet.PathNLRI{{NLRI: nlri}}, netip.IPv6Unspecified())
-		if err != nil {
-			return nil, err
-		}
-		path.Attrs = append(path.Attrs, reach)
-	}
-	if len(a.Communities) > 0 {
-		path.Attrs = append(path.Attrs, packet.NewPathAttributeCommunities(a.Communities))
-	}
-	return path, nil
-}
-
-// addPeer adds a neighbour; restarting sets the R and F bits in its OPEN.
-func (s *server) addPeer(p Peer, restarting bool) error {
-	return s.bgp.AddPeer(context.Background(), &api.AddPeerRequest{Peer: s.neighbor(p, restarting, 0)})
-}
-
-// deletePeer ends the session with a Cease.
-func (s *server) deletePeer(peer netip.Addr) error {
-	return s.bgp.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: peer.String()})
-}
-
-// closeFull closes the session of a peer that sent more than MaxPrefixes with
-// the right Cease, and keeps it down until reopen. GoBGP's own limit is not used
-// beyond this: it counts the whole Adj-RIB-In at every UPDATE, and a change of it
-// makes GoBGP forget what was negotiated.
-func (s *server) closeFull(p Peer) error { return s.updatePeer(p, p.MaxPrefixes) }
-
-// reopen lets a peer come back after closeFull. Removing it and adding it anew
-// would leave a goroutine of GoBGP behind each time.
-func (s *server) reopen(p Peer) error {
-	if err := s.updatePeer(p, 0); err != nil {
-		return err
-	}
-	return s.bgp.EnablePeer(context.Background(), &api.EnablePeerRequest{Address: p.Address.String()})
-}
-
-func (s *server) updatePeer(p Peer, limit uint32) error {
-	_, err := s.bgp.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: s.neighbor(p, false, limit)})
-	return err
-}
-
-func (s *server) neighbor(p Peer, restarting bool, limit uint32) *api.Peer {
-	n := &api.Peer{
-		Conf: &api.PeerConf{
-			NeighborAddress: p.Address.String(), PeerAsn: p.ASN,
-			// Paths with our own ASN in them reach us and are refused in rib.accept.
-			// GoBGP's refusal is silent: a looped path that replaces a good one would
-			// leave the good one in force.
-			AllowOwnAsn: 255,
-		},
-		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime:          uint64(p.HoldTime / time.Second),
-			KeepaliveInterval: uint64(p.KeepaliveTime / time.Second),
-			ConnectRetry:      uint64(p.ConnectRetry / time.Second),
-		}},
-		Transport: &api.Transport{
-			RemotePort: uint32(p.Port), PassiveMode: p.Passive, BindInterface: s.device,
-		},
-		EbgpMultihop: &api.EbgpMultihop{Enabled: p.Multihop > 0, MultihopTtl: uint32(p.Multihop)},
-	}
-	if p.LocalAddress.IsValid() {
-		n.Transport.LocalAddress = p.LocalAddress.String()
-	}
-	if s.restart != nil {
-		n.GracefulRestart = &api.GracefulRestart{
-			Enabled: true, RestartTime: uint32(s.restart.RestartTime / time.Second),
-			DeferralTime: deferralTime, LocalRestarting: restarting,
-		}
-	}
-	for f := range families {
-		if !p.enabled(f) {
-			continue
-		}
-		n.AfiSafis = append(n.AfiSafis, &api.AfiSafi{
-			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
-			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.restart != nil}},
-			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: limit},
-		})
-	}
-	return n
-}
-
 // adjIn lists what a peer has announced.
-func (s *server) adjIn(peer netip.Addr, fs [families]bool) (map[netip.Prefix]candidate, error) {
-	out := map[netip.Prefix]candidate{}
+func (s *server) adjIn(peer netip.Addr, fs [families]bool) (map[pathKey]candidate, error) {
+	out := map[pathKey]candidate{}
 	for f := range families {
 		if !fs[f] {
 			continue
@@ -298,8 +130,8 @@ func (s *server) adjIn(peer netip.Addr, fs [families]bool) (map[netip.Prefix]can
 			TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: peer.String(), Family: packetFamily(f),
 		}, func(_ packet.NLRI, paths []*apiutil.Path) {
 			for _, path := range paths {
-				if p, ok := pathPrefix(path); ok {
-					out[p] = s.candidate(path)
+				if k, ok := keyOf(path); ok {
+					out[k] = s.candidate(path, peer)
 				}
 			}
 		})

@@ -3,8 +3,10 @@ package bgp
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -20,8 +22,9 @@ func (s *server) callbacks(ev events) gobgp.WatchEventMessageCallbacks {
 		OnPathUpdate: func(paths []*apiutil.Path, _ time.Time) {
 			ev.done(guard("paths", func() {
 				for _, path := range paths {
-					if p, ok := pathPrefix(path); ok {
-						ev.path(path.PeerAddress.Unmap(), p, s.candidate(path), path.Withdrawal)
+					if k, ok := keyOf(path); ok {
+						peer := path.PeerAddress.Unmap()
+						ev.path(peer, k, s.candidate(path, peer), path.Withdrawal)
 					}
 				}
 			}))
@@ -93,17 +96,18 @@ func translateReason(r api.PeerState_DisconnectReason) (cause string, kept bool)
 	return "", false
 }
 
-func pathPrefix(path *apiutil.Path) (netip.Prefix, bool) {
+func keyOf(path *apiutil.Path) (pathKey, bool) {
 	nlri, ok := path.Nlri.(*packet.IPAddrPrefix)
 	if !ok || !nlri.Prefix.IsValid() {
-		return netip.Prefix{}, false
+		return pathKey{}, false
 	}
-	return nlri.Prefix.Masked(), true
+	return pathKey{nlri.Prefix.Masked(), path.RemoteID}, true
 }
 
 // candidate extracts what the selection needs from a path's attributes.
-func (s *server) candidate(path *apiutil.Path) candidate {
+func (s *server) candidate(path *apiutil.Path, peer netip.Addr) candidate {
 	c := candidate{localPref: defaultLocalPref, origin: packet.BGP_ORIGIN_ATTR_TYPE_INCOMPLETE}
+	var attrs pathAttributes
 	for _, a := range path.Attrs {
 		switch a := a.(type) {
 		case *packet.PathAttributeNextHop:
@@ -117,16 +121,58 @@ func (s *server) candidate(path *apiutil.Path) candidate {
 		case *packet.PathAttributeMultiExitDisc:
 			c.med = a.Value
 		case *packet.PathAttributeAsPath:
-			for i, segment := range a.Value {
-				asns := segment.GetAS()
-				// ASLen counts a set as one and confederation segments as none.
-				c.asPathLen += segment.ASLen()
-				c.loop = c.loop || slices.Contains(asns, s.asn)
-				if i == 0 && segment.GetType() == packet.BGP_ASPATH_ATTR_TYPE_SEQ && len(asns) > 0 {
-					c.neighborAS = asns[0]
-				}
+			s.asPath(&c, &attrs, a)
+		case *packet.PathAttributeCommunities:
+			attrs.communities = packCommunities(a.Value)
+		case *packet.PathAttributeLargeCommunities:
+			large := make([]LargeCommunity, 0, len(a.Values))
+			for _, l := range a.Values {
+				large = append(large, LargeCommunity{l.ASN, l.LocalData1, l.LocalData2})
 			}
+			attrs.large = packLarge(large)
 		}
 	}
+	// A link-local next hop is on the link that the session runs over.
+	if c.nextHop.Is6() && c.nextHop.IsLinkLocalUnicast() {
+		c.nextHop = c.nextHop.WithZone(peer.Zone())
+	}
+	c.attrs = unique.Make(attrs)
 	return c
+}
+
+func (s *server) asPath(c *candidate, attrs *pathAttributes, a *packet.PathAttributeAsPath) {
+	var text []byte
+	for i, segment := range a.Value {
+		asns := segment.GetAS()
+		// ASLen counts a set as one and confederation segments as none.
+		c.asPathLen += segment.ASLen()
+		c.loop = c.loop || slices.Contains(asns, s.asn)
+		kind := segment.GetType()
+		if i == 0 && kind == packet.BGP_ASPATH_ATTR_TYPE_SEQ && len(asns) > 0 {
+			c.neighborAS = asns[0]
+		}
+		text = appendSegment(text, asns, kind == packet.BGP_ASPATH_ATTR_TYPE_SET || kind == packet.BGP_ASPATH_ATTR_TYPE_CONFED_SET)
+	}
+	attrs.asPath = string(text)
+}
+
+// appendSegment writes a sequence as numbers with blanks between them, a set in
+// braces.
+func appendSegment(text []byte, asns []uint32, set bool) []byte {
+	for i, asn := range asns {
+		switch {
+		case set && i > 0:
+			text = append(text, ',')
+		case len(text) > 0:
+			text = append(text, ' ')
+		}
+		if set && i == 0 {
+			text = append(text, '{')
+		}
+		text = strconv.AppendUint(text, uint64(asn), 10)
+	}
+	if set && len(asns) > 0 {
+		text = append(text, '}')
+	}
+	return text
 }

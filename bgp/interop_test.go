@@ -32,7 +32,7 @@ func newSide(t *testing.T, l *lab.Lab, gw *lab.NS, name string, vrf bool, start 
 		Network: name, ASN: gatewayASN, RouterID: addr("172.16.0.1"),
 		GracefulRestart: &GracefulRestart{RestartTime: 60 * time.Second},
 		Advertise: []Advertisement{
-			{Prefix: prefix("198.51.100.0/28"), Communities: []uint32{64512<<16 | 7}}, {Prefix: prefix("2001:db8:51::/64")},
+			{Prefix: prefix("198.51.100.0/28"), Attributes: Attributes{Communities: []uint32{64512<<16 | 7}}}, {Prefix: prefix("2001:db8:51::/64")},
 		},
 	}
 	if vrf {

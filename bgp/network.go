@@ -37,8 +37,10 @@ type network struct {
 	// cfg, index, rules and local are what srv has; its peers are in sessions.
 	cfg   Config
 	index int
-	rules []nextHopRule
+	rules exportRules
 	local map[netip.Prefix]Advertisement
+	// ranges are what srv takes sessions from; also guarded by mu.
+	ranges map[netip.Prefix]*peerRange
 	// started is true once a server of this network ran.
 	started    bool
 	stopWorker context.CancelFunc
@@ -58,13 +60,16 @@ type network struct {
 	synced     bool
 	deadline   time.Time // when synced at the latest
 	damaged    bool      // an event was lost in a panic
-	wake       chan struct{}
+	// discarded is what md5Discarded last said, passwordDue when to ask again.
+	discarded   uint64
+	passwordDue time.Time
+	wake        chan struct{}
 }
 
 func newNetwork(name string, log *slog.Logger, kick func(), t timing) *network {
 	n := &network{
 		name: name, log: log.With("network", name), kick: kick, timing: t,
-		local: map[netip.Prefix]Advertisement{}, rib: newRIB(), sessions: map[netip.Addr]*session{},
+		local: map[netip.Prefix]Advertisement{}, ranges: map[netip.Prefix]*peerRange{}, rib: newRIB(), sessions: map[netip.Addr]*session{},
 		wake: make(chan struct{}, 1), workerDone: make(chan struct{}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -116,13 +121,17 @@ func (n *network) applyLocked(cfg Config) error {
 	n.srv.restart = cfg.GracefulRestart
 	n.cfg = cfg
 
-	errs := n.removePeers(cfg, resetAll)
+	errs := append(n.removeRanges(cfg, resetAll), n.removePeers(cfg, resetAll)...)
 	n.filter(cfg)
 	resend, err := n.applyPolicy(cfg)
 	errs = append(errs, err)
 	errs = append(errs, n.applyLocal(cfg.Advertise)...)
 	for _, p := range cfg.Peers {
-		errs = append(errs, n.applyPeer(p, restarting))
+		if p.Range.IsValid() {
+			errs = append(errs, n.applyRange(p))
+		} else {
+			errs = append(errs, n.applyPeer(p, restarting))
+		}
 	}
 	for _, addr := range resend {
 		errs = append(errs, n.srv.resend(addr))
@@ -174,45 +183,6 @@ func deviceIndex(device string) (int, error) {
 	return link.Index, nil
 }
 
-// removePeers ends the sessions that are no longer wanted or not as they are.
-func (n *network) removePeers(cfg Config, all bool) []error {
-	var errs []error
-	for _, addr := range n.peers() {
-		s := n.session(addr)
-		i := slices.IndexFunc(cfg.Peers, func(p Peer) bool { return p.Address == addr })
-		if i >= 0 && !all && sameSession(s.peer, cfg.Peers[i]) {
-			continue
-		}
-		if err := n.removePeer(addr); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if i < 0 {
-			n.mu.Lock()
-			delete(n.sessions, addr)
-			n.mu.Unlock()
-		}
-		n.kick()
-	}
-	return errs
-}
-
-// removePeer takes a peer out of the server; its history stays.
-func (n *network) removePeer(addr netip.Addr) error {
-	s := n.session(addr)
-	if s.running {
-		if err := n.srv.deletePeer(addr); err != nil {
-			return fmt.Errorf("remove peer %q: %w", addr, err)
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s.down(time.Now())
-	s.running = false
-	n.rib.removePeer(addr)
-	return nil
-}
-
 // filter puts the prefixes that nobody may announce in force.
 func (n *network) filter(cfg Config) {
 	never := slices.Clone(cfg.Reject)
@@ -220,117 +190,6 @@ func (n *network) filter(cfg Config) {
 		never = append(never, a.Prefix)
 	}
 	n.changeRIB(func() { n.rib.setNever(never) })
-}
-
-// applyPolicy returns the running peers that need to be sent everything anew.
-func (n *network) applyPolicy(cfg Config) ([]netip.Addr, error) {
-	var rules []nextHopRule
-	for _, p := range cfg.Peers {
-		for f := range families {
-			if p.enabled(f) && p.nextHop(f) != self {
-				rules = append(rules, nextHopRule{peer: p.Address, family: f, nextHop: p.explicitNextHop(f)})
-			}
-		}
-	}
-	if slices.Equal(rules, n.rules) {
-		return nil, nil
-	}
-	if err := n.srv.setPolicies(rules); err != nil {
-		return nil, err
-	}
-	var resend []netip.Addr
-	for _, addr := range n.peers() {
-		of := func(r nextHopRule) bool { return r.peer == addr }
-		if n.session(addr).running && !slices.Equal(collect(n.rules, of), collect(rules, of)) {
-			resend = append(resend, addr)
-		}
-	}
-	n.rules = rules
-	return resend, nil
-}
-
-func collect(rules []nextHopRule, keep func(nextHopRule) bool) []nextHopRule {
-	return slices.DeleteFunc(slices.Clone(rules), func(r nextHopRule) bool { return !keep(r) })
-}
-
-// applyLocal announces before it withdraws: a prefix split in two has no gap.
-func (n *network) applyLocal(want []Advertisement) []error {
-	var errs []error
-	wanted := map[netip.Prefix]bool{}
-	for _, a := range want {
-		wanted[a.Prefix] = true
-		have, ok := n.local[a.Prefix]
-		if ok && slices.Equal(have.Communities, a.Communities) {
-			continue
-		}
-		if err := n.srv.setLocal(a); err != nil {
-			errs = append(errs, fmt.Errorf("advertise %q: %w", a.Prefix, err))
-			continue
-		}
-		n.local[a.Prefix] = a
-	}
-	for p := range n.local {
-		if wanted[p] {
-			continue
-		}
-		if err := n.srv.removeLocal(p); err != nil {
-			errs = append(errs, fmt.Errorf("withdraw %q: %w", p, err))
-			continue
-		}
-		delete(n.local, p)
-	}
-	var counts [families]int
-	for p := range n.local {
-		counts[familyOf(p.Addr())]++
-	}
-	n.mu.Lock()
-	changed := n.counts != counts
-	n.counts = counts
-	n.mu.Unlock()
-	if changed {
-		n.kick()
-	}
-	return errs
-}
-
-// applyPeer adds a peer or changes it in place.
-func (n *network) applyPeer(p Peer, restarting bool) error {
-	s := n.session(p.Address)
-	if s == nil {
-		s = newSession(p, time.Now())
-		n.mu.Lock()
-		n.sessions[p.Address] = s
-		n.mu.Unlock()
-	}
-	n.mu.Lock()
-	// A raised limit ends the punishment for the old one, and a session that
-	// is down may be set up with the new timer.
-	again := !s.suspended.IsZero() && s.peer.MaxPrefixes != p.MaxPrefixes ||
-		s.running && s.peer.ConnectRetry != p.ConnectRetry && s.state != established && !s.kept
-	suspended := !s.suspended.IsZero()
-	if s.running && !again {
-		p.ConnectRetry = s.peer.ConnectRetry
-	}
-	s.peer = p
-	n.mu.Unlock()
-	if again {
-		if err := n.removePeer(p.Address); err != nil {
-			return err
-		}
-		suspended = false
-	}
-	n.changeRIB(func() { n.rib.setPeer(p.Address, p.ASN == n.cfg.ASN, p.Import) })
-	n.checkLimit(p.Address)
-	if s.running || suspended {
-		return nil
-	}
-	if err := n.srv.addPeer(p, restarting); err != nil {
-		return fmt.Errorf("add peer %q: %w", p.Address, err)
-	}
-	n.mu.Lock()
-	s.running = true
-	n.mu.Unlock()
-	return nil
 }
 
 // stopServer ends the server. Everything about it is forgotten but the
@@ -344,15 +203,19 @@ func (n *network) stopServer(graceful bool) {
 	n.current = nil
 	n.mu.Unlock()
 	n.srv.stop(graceful)
-	n.srv, n.rules = nil, nil
+	n.srv, n.rules = nil, exportRules{}
 	clear(n.local)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for addr, s := range n.sessions {
 		s.down(time.Now())
-		s.running = false
+		s.stopped()
 		n.rib.removePeer(addr)
+		if s.dynamic() {
+			delete(n.sessions, addr)
+		}
 	}
+	clear(n.ranges)
 	n.counts = [families]int{}
 }
 

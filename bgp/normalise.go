@@ -11,6 +11,7 @@ const (
 	defaultPort         = 179
 	defaultHoldTime     = 90 * time.Second
 	defaultConnectRetry = 5 * time.Second
+	defaultMaxSessions  = 64
 )
 
 // normalised returns a deep copy of c with all defaults filled in and all lists
@@ -26,13 +27,19 @@ func (c Config) normalised() Config {
 	c.Peers = slices.Clone(c.Peers)
 	for i := range c.Peers {
 		c.Peers[i] = c.Peers[i].normalised()
+		if c.Draining {
+			c.Peers[i].Export = c.Peers[i].Export.drainingOverride()
+		}
 	}
-	slices.SortFunc(c.Peers, func(a, b Peer) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(c.Peers, func(a, b Peer) int {
+		return cmp.Or(a.Address.Compare(b.Address), comparePrefix(a.Range, b.Range))
+	})
 	c.Advertise = slices.Clone(c.Advertise)
 	for i, a := range c.Advertise {
-		communities := slices.Clone(a.Communities)
-		slices.Sort(communities)
-		c.Advertise[i].Communities = slices.Compact(communities)
+		c.Advertise[i].Attributes = a.normalised()
+		if c.Draining {
+			c.Advertise[i].Attributes = a.draining()
+		}
 	}
 	slices.SortFunc(c.Advertise, func(a, b Advertisement) int { return comparePrefix(a.Prefix, b.Prefix) })
 	c.Reject = slices.Clone(c.Reject)
@@ -54,14 +61,27 @@ func (p Peer) normalised() Peer {
 	if p.ConnectRetry == 0 {
 		p.ConnectRetry = defaultConnectRetry
 	}
-	if !p.IPv4 && !p.IPv6 {
-		p.IPv4, p.IPv6 = p.Address.Is4(), p.Address.Is6()
+	if p.Range.IsValid() {
+		p.Passive = true
+		p.MaxSessions = cmp.Or(p.MaxSessions, defaultMaxSessions)
 	}
+	if !p.IPv4 && !p.IPv6 {
+		p.IPv4, p.IPv6 = p.family() == ipv4, p.family() == ipv6
+	}
+	p.Export = p.Export.normalised()
 	p.Import = slices.Clone(p.Import)
-	slices.SortFunc(p.Import, func(a, b ImportRule) int {
-		return cmp.Or(comparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max))
-	})
+	for i := range p.Import {
+		p.Import[i] = p.Import[i].Clone()
+	}
 	return p
+}
+
+// family is that of the session's addresses.
+func (p Peer) family() family {
+	if p.Range.IsValid() {
+		return familyOf(p.Range.Addr())
+	}
+	return familyOf(p.Address)
 }
 
 // enabled tells whether family f is negotiated with the peer.
@@ -83,7 +103,7 @@ const (
 
 func (p Peer) nextHop(f family) nextHopKind {
 	switch {
-	case f == familyOf(p.Address):
+	case f == p.family():
 		return self
 	case p.explicitNextHop(f).IsValid():
 		return explicit
@@ -97,6 +117,17 @@ func (p Peer) explicitNextHop(f family) netip.Addr {
 	}
 	return p.NextHopIPv6
 }
+
+// localASN is our ASN in the session, asn being the network's.
+func (p Peer) localASN(asn uint32) uint32 {
+	if p.LocalASN != 0 {
+		return p.LocalASN
+	}
+	return asn
+}
+
+// internal tells whether the session is within one AS.
+func (p Peer) internal(asn uint32) bool { return p.ASN == p.localASN(asn) }
 
 // sameServer tells whether the server of a can become that of b in place.
 func sameServer(a, b Config) bool {
@@ -112,7 +143,7 @@ func sameRestart(a, b *GracefulRestart) bool {
 // what differs is neither in the OPEN message nor in the transport.
 // ConnectRetry only matters to a session that is down, see network.applyPeer.
 func sameSession(a, b Peer) bool {
-	return a.Address == b.Address && a.ASN == b.ASN && a.Port == b.Port && a.Passive == b.Passive &&
+	return a.Address == b.Address && a.Range == b.Range && a.ASN == b.ASN && a.Port == b.Port && a.Passive == b.Passive &&
 		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && a.KeepaliveTime == b.KeepaliveTime &&
-		a.Multihop == b.Multihop && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6
+		a.Multihop == b.Multihop && a.TTLSecurity == b.TTLSecurity && a.LocalASN == b.LocalASN && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6
 }

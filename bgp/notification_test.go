@@ -150,6 +150,6 @@ func TestPanic(t *testing.T) {
 	n.events(n.generation).done(errors.New("handle paths: panic"))
 	g.routes("10.1.0.0/16 via 192.0.2.1")
 	// What comes from a server before this one is not taken.
-	n.events(n.generation-1).path(u.addr, prefix("10.1.0.0/16"), candidate{}, true)
+	n.events(n.generation-1).path(u.addr, pathKey{prefix: prefix("10.1.0.0/16")}, candidate{}, true)
 	g.routes("10.1.0.0/16 via 192.0.2.1")
 }

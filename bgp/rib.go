@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 )
 
@@ -19,24 +20,8 @@ type candidate struct {
 	origin     uint8
 	med        uint32
 	// loop is true when our own ASN is in the AS path (RFC 4271 9.1.2).
-	loop bool
-}
-
-// received is one path of a peer's Adj-RIB-In.
-type received struct {
-	candidate
-	accepted bool
-}
-
-// adjIn mirrors the Adj-RIB-In of one peer.
-type adjIn struct {
-	internal bool
-	rules    []ImportRule
-	paths    map[netip.Prefix]received
-	count    [families]int
-	accepted int
-	// version counts the changes, see rib.replace.
-	version uint64
+	loop  bool
+	attrs attributesHandle
 }
 
 // rib keeps what the peers of one network announced and derives the routes from
@@ -60,17 +45,16 @@ func newRIB() *rib {
 	}
 }
 
-// setPeer adds a peer, internal for iBGP, or changes the import rules of one.
-func (r *rib) setPeer(addr netip.Addr, internal bool, rules []ImportRule) {
+// setPeer adds a peer or changes the policy of one.
+func (r *rib) setPeer(addr netip.Addr, policy peerPolicy) {
 	in := r.peers[addr]
 	if in == nil {
-		in = &adjIn{internal: internal, paths: map[netip.Prefix]received{}}
+		in = &adjIn{paths: map[netip.Prefix]received{}, more: map[netip.Prefix][]received{}}
 		r.peers[addr] = in
-	}
-	if slices.Equal(in.rules, rules) {
+	} else if reflect.DeepEqual(in.peer, policy) {
 		return
 	}
-	in.rules = slices.Clone(rules)
+	in.peer, in.rules = policy, compileRules(policy.rules)
 	r.refilter(in)
 }
 
@@ -94,28 +78,24 @@ func (r *rib) removePeer(addr netip.Addr) {
 // clear forgets all paths of a peer.
 func (r *rib) clear(addr netip.Addr) {
 	if in := r.peers[addr]; in != nil {
-		for p := range in.paths {
-			r.withdraw(addr, p)
+		for _, k := range in.keys() {
+			r.withdraw(addr, k)
 		}
 	}
 }
 
-func (r *rib) announce(addr netip.Addr, p netip.Prefix, c candidate) {
+func (r *rib) announce(addr netip.Addr, k pathKey, c candidate) {
 	in := r.peers[addr]
 	if in == nil {
 		return
 	}
 	in.version++
-	// RFC 4271 5.1.5: an external peer's LOCAL_PREF is to be ignored.
-	if !in.internal {
-		c.localPref = defaultLocalPref
-	}
-	old, had := in.paths[p]
+	old, had := in.get(k)
 	if !had {
-		in.count[familyOf(p.Addr())]++
+		in.count[familyOf(k.prefix.Addr())]++
 	}
-	now := received{candidate: c, accepted: r.accept(in, p, c)}
-	in.paths[p] = now
+	now := received{candidate: c, verdict: r.judge(in, k.prefix, c), id: k.id}
+	in.put(k, now)
 	if old.accepted {
 		in.accepted--
 	}
@@ -123,25 +103,25 @@ func (r *rib) announce(addr netip.Addr, p netip.Prefix, c candidate) {
 		in.accepted++
 	}
 	if (old.accepted || now.accepted) && old != now {
-		r.choose(p)
+		r.choose(k.prefix)
 	}
 }
 
-func (r *rib) withdraw(addr netip.Addr, p netip.Prefix) {
+func (r *rib) withdraw(addr netip.Addr, k pathKey) {
 	in := r.peers[addr]
 	if in == nil {
 		return
 	}
 	in.version++
-	old, had := in.paths[p]
+	old, had := in.get(k)
 	if !had {
 		return
 	}
-	delete(in.paths, p)
-	in.count[familyOf(p.Addr())]--
+	in.remove(k)
+	in.count[familyOf(k.prefix.Addr())]--
 	if old.accepted {
 		in.accepted--
-		r.choose(p)
+		r.choose(k.prefix)
 	}
 }
 
@@ -156,40 +136,51 @@ func (r *rib) version(addr netip.Addr) uint64 {
 // replace makes the mirror of a peer what a listing said, unless the mirror
 // moved on since version was taken, before the listing: then it does nothing and
 // returns false.
-func (r *rib) replace(addr netip.Addr, version uint64, listing map[netip.Prefix]candidate) bool {
+func (r *rib) replace(addr netip.Addr, version uint64, listing map[pathKey]candidate) bool {
 	in := r.peers[addr]
 	if in == nil || in.version != version {
 		return in == nil
 	}
-	for p := range in.paths {
-		if _, ok := listing[p]; !ok {
-			r.withdraw(addr, p)
+	for _, k := range in.keys() {
+		if _, ok := listing[k]; !ok {
+			r.withdraw(addr, k)
 		}
 	}
-	for p, c := range listing {
-		r.announce(addr, p, c)
+	for k, c := range listing {
+		r.announce(addr, k, c)
 	}
 	return true
 }
 
-func (r *rib) accept(in *adjIn, p netip.Prefix, c candidate) bool {
-	return !c.loop && accepts(in.rules, p) && !within(p, r.never) && usableNextHop(p, c.nextHop)
+// judge decides on a path: nobody's rules let in what must never be.
+func (r *rib) judge(in *adjIn, p netip.Prefix, c candidate) verdict {
+	if c.loop || within(p, r.never) || !usableNextHop(p, c.nextHop) ||
+		in.peer.localASN != 0 && c.attributes().hasASN(in.peer.localASN) {
+		return verdict{}
+	}
+	// RFC 4271 5.1.5: an external peer's LOCAL_PREF is to be ignored.
+	if !in.peer.internal {
+		c.localPref = defaultLocalPref
+	}
+	return judge(in.rules, p, c)
 }
 
 func (r *rib) refilter(in *adjIn) {
-	for p, path := range in.paths {
-		ok := r.accept(in, p, path.candidate)
-		if ok == path.accepted {
+	for _, k := range in.keys() {
+		path, _ := in.get(k)
+		now := r.judge(in, k.prefix, path.candidate)
+		if now == path.verdict {
 			continue
 		}
-		path.accepted = ok
-		in.paths[p] = path
-		if ok {
-			in.accepted++
-		} else {
+		if path.accepted {
 			in.accepted--
 		}
-		r.choose(p)
+		if now.accepted {
+			in.accepted++
+		}
+		path.verdict = now
+		in.put(k, path)
+		r.choose(k.prefix)
 	}
 }
 
@@ -197,8 +188,17 @@ func (r *rib) refilter(in *adjIn) {
 func (r *rib) choose(p netip.Prefix) {
 	var paths []contender
 	for _, in := range r.peers {
-		if path, ok := in.paths[p]; ok && path.accepted {
-			paths = append(paths, contender{path.candidate, in.internal})
+		first, ok := in.paths[p]
+		if !ok {
+			continue
+		}
+		if first.accepted {
+			paths = append(paths, contender{first, in.peer.internal})
+		}
+		for _, path := range in.more[p] {
+			if path.accepted {
+				paths = append(paths, contender{path, in.peer.internal})
+			}
 		}
 	}
 	old, had := r.routes[p]
@@ -254,7 +254,7 @@ func comparePrefix(a, b netip.Prefix) int {
 
 // contender is an accepted path on its way through the selection.
 type contender struct {
-	candidate
+	received
 	internal bool
 }
 
@@ -267,7 +267,8 @@ func bestNextHops(paths []contender) []netip.Addr {
 	if len(paths) == 0 {
 		return nil
 	}
-	keepBest(&paths, func(a, b contender) int { return cmp.Compare(b.localPref, a.localPref) })
+	keepBest(&paths, func(a, b contender) int { return compareBool(a.stale, b.stale) })
+	keepBest(&paths, func(a, b contender) int { return cmp.Compare(b.pref, a.pref) })
 	keepBest(&paths, func(a, b contender) int { return cmp.Compare(a.asPathLen, b.asPathLen) })
 	keepBest(&paths, func(a, b contender) int { return cmp.Compare(a.origin, b.origin) })
 	// The MED only compares paths of one neighbour AS.
@@ -278,21 +279,24 @@ func bestNextHops(paths []contender) []netip.Addr {
 		}
 	}
 	paths = slices.DeleteFunc(paths, func(c contender) bool { return c.med > lowest[c.neighborAS] })
-	keepBest(&paths, func(a, b contender) int {
-		switch {
-		case a.internal == b.internal:
-			return 0
-		case b.internal:
-			return -1
-		}
-		return 1
-	})
+	keepBest(&paths, func(a, b contender) int { return compareBool(a.internal, b.internal) })
 	hops := make([]netip.Addr, 0, len(paths))
 	for _, c := range paths {
 		hops = append(hops, c.nextHop)
 	}
 	slices.SortFunc(hops, netip.Addr.Compare)
 	return slices.Compact(hops)
+}
+
+// compareBool has false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // keepBest removes what is worse than the best; less than zero means that a is

@@ -34,13 +34,20 @@ type session struct {
 	endOfRIB   [families]bool
 	// kept is true while the paths of a peer that restarts are kept.
 	kept bool
-	// running is true while the server has the peer. It and peer are changed with
-	// network.opMu held as well.
-	running bool
+	// running is true while the server has the peer, disabled while the server
+	// keeps it shut down. They, peer and secret are changed with network.opMu held
+	// as well.
+	running, disabled bool
+	// secret is the password in force.
+	secret string
 
 	// overLimit is set when the peer exceeded MaxPrefixes, closing while the
 	// session is being closed for it, and suspended until when it stays down.
 	overLimit bool
+	// warned is how grave the last count of prefixes was.
+	warned int
+	// surplus is set for a session from a range that has too many.
+	surplus   bool
 	closing   time.Time
 	suspended time.Time
 }
@@ -96,9 +103,16 @@ func (s *session) down(now time.Time) {
 	s.overLimit, s.closing, s.suspended = false, time.Time{}, time.Time{}
 }
 
+// stopped is for a session that the server no longer has.
+func (s *session) stopped() { s.running, s.disabled = false, false }
+
+// dynamic tells whether the session came from a range.
+func (s *session) dynamic() bool { return s.peer.Range.IsValid() }
+
 // synced tells whether the peer came up and sent End-of-RIB for all families.
+// Nobody waits for one that is shut down or may never come.
 func (s *session) synced() bool {
-	return s.state == established && s.endOfRIB == s.negotiated
+	return s.peer.Shutdown || s.dynamic() || s.state == established && s.endOfRIB == s.negotiated
 }
 
 // announces tells whether our prefixes of family f are sent in this session.
@@ -109,11 +123,13 @@ func (s *session) announces(f family) bool {
 // status is the session's part of State.
 func (s *session) status(in *adjIn, local [families]int) PeerState {
 	st := PeerState{
-		Address: s.peer.Address, ASN: s.peer.ASN, State: s.state, Since: s.since,
+		Address: s.peer.Address, Range: s.peer.Range, Description: s.peer.Description, ASN: s.peer.ASN,
+		Shutdown: s.peer.Shutdown, State: s.state, Since: s.since,
 		LastError: s.lastErr, Flaps: s.flaps, ImportMissing: len(s.peer.Import) == 0,
 	}
 	if in != nil {
 		st.Received, st.Accepted = in.count[ipv4]+in.count[ipv6], in.accepted
+		st.Warning, _ = s.peer.prefixWarning(max(in.count[ipv4], in.count[ipv6]))
 	}
 	for f := range families {
 		if s.announces(f) {

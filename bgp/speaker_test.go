@@ -125,7 +125,7 @@ func TestSession(t *testing.T) {
 	u := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001})
 	g.set(func(c *Config) {
 		c.Peers = []Peer{u.peer(ImportRule{Prefix: prefix("10.0.0.0/8"), Min: 16, Max: 24}, ImportRule{Prefix: prefix("0.0.0.0/0"), Max: 0})}
-		c.Advertise = []Advertisement{{Prefix: prefix("198.51.100.0/28"), Communities: []uint32{65001<<16 | 2, 64512<<16 | 1}}}
+		c.Advertise = []Advertisement{{Prefix: prefix("198.51.100.0/28"), Attributes: Attributes{Communities: []uint32{65001<<16 | 2, 64512<<16 | 1}}}}
 		c.Reject = []netip.Prefix{prefix("10.99.0.0/16")}
 	})
 	g.established(u)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -70,6 +71,8 @@ type upstreamConfig struct {
 	ipv6    bool   // over the same session
 	port    int
 	again   bool // restarting
+	change  func(*api.Peer)
+	log     *journal // what it logs, if not nil
 }
 
 func startUpstream(t *testing.T, c upstreamConfig) *upstream {
@@ -78,7 +81,11 @@ func startUpstream(t *testing.T, c upstreamConfig) *upstream {
 		c.port = freePort(t)
 	}
 	u := &upstream{t: t, addr: addr(c.addr), asn: c.asn, port: c.port, dials: c.gateway != 0}
-	u.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(slog.DiscardHandler), nil))
+	log := slog.New(slog.DiscardHandler)
+	if c.log != nil {
+		log = slog.New(slog.NewTextHandler(c.log, nil))
+	}
+	u.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(log, nil))
 	go u.bgp.Serve()
 	ctx := context.Background()
 	err := u.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
@@ -113,6 +120,9 @@ func startUpstream(t *testing.T, c upstreamConfig) *upstream {
 			})
 		}
 	}
+	if c.change != nil {
+		c.change(peer)
+	}
 	if err := u.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: peer}); err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +153,9 @@ type announcement struct {
 	nextHop string
 	path    []uint32 // AS path after the upstream's own ASN
 	med     uint32
+	// communities and large are attached.
+	communities []uint32
+	large       []LargeCommunity
 }
 
 func (u *upstream) announce(list ...announcement) {
@@ -198,6 +211,7 @@ func (u *upstream) path(a announcement) *apiutil.Path {
 	if a.med > 0 {
 		path.Attrs = append(path.Attrs, packet.NewPathAttributeMultiExitDisc(a.med))
 	}
+	path.Attrs = append(path.Attrs, optionalAttributes(Attributes{Communities: a.communities, LargeCommunities: a.large})...)
 	return path
 }
 
@@ -205,7 +219,9 @@ func (u *upstream) path(a announcement) *apiutil.Path {
 type learned struct {
 	nextHop     string
 	communities []uint32
+	large       string
 	path        []uint32
+	med, pref   string // "" without one
 	stale       bool
 }
 
@@ -227,6 +243,14 @@ func (u *upstream) rib() map[string]learned {
 						l.nextHop = a.Nexthop.String()
 					case *packet.PathAttributeCommunities:
 						l.communities = a.Value
+					case *packet.PathAttributeLargeCommunities:
+						for _, c := range a.Values {
+							l.large += c.String() + " "
+						}
+					case *packet.PathAttributeMultiExitDisc:
+						l.med = fmt.Sprint(a.Value)
+					case *packet.PathAttributeLocalPref:
+						l.pref = fmt.Sprint(a.Value)
 					case *packet.PathAttributeAsPath:
 						for _, s := range a.Value {
 							l.path = append(l.path, s.GetAS()...)
@@ -241,6 +265,17 @@ func (u *upstream) rib() map[string]learned {
 		}
 	}
 	return out
+}
+
+// has waits until the upstream has one prefix with just these attributes.
+func (u *upstream) has(prefix string, want learned) {
+	u.t.Helper()
+	lab.Eventually(u.t, deadline, fmt.Sprintf("%s in %s", prefix, u.addr), func() error {
+		if have, ok := u.rib()[prefix]; !ok || !reflect.DeepEqual(have, want) {
+			return fmt.Errorf("have %+v (%t), want %+v", have, ok, want)
+		}
+		return nil
+	})
 }
 
 // wants waits until the upstream has exactly these prefixes from the gateway.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // maxRestartTime is the largest value of the 12-bit field of RFC 4724 3.
@@ -43,15 +44,18 @@ func (c Config) Validate() []error {
 		}
 	}
 
-	seen := map[netip.Addr]bool{}
-	for _, p := range c.Peers {
-		for _, err := range p.validate() {
-			bad("peer %q: %w", p.Address, err)
+	for i, p := range c.Peers {
+		for _, err := range p.validate(c.ASN) {
+			bad("peer %s: %w", p.name(), err)
 		}
-		if seen[p.Address] {
-			bad("peer %q: configured twice", p.Address)
+		if p.Range.IsValid() && c.ListenPort == -1 {
+			bad("peer %s: a range needs a port to listen on", p.name())
 		}
-		seen[p.Address] = true
+		for _, q := range c.Peers[:i] {
+			if err := p.clashes(q); err != nil {
+				bad("peer %s: %w", p.name(), err)
+			}
+		}
 	}
 	advertised := map[netip.Prefix]bool{}
 	for _, a := range c.Advertise {
@@ -63,6 +67,9 @@ func (c Config) Validate() []error {
 			bad("advertise: prefix %q named twice", a.Prefix)
 		}
 		advertised[a.Prefix] = true
+		for _, err := range a.validate() {
+			bad("advertise %q: %w", a.Prefix, err)
+		}
 	}
 	for _, p := range c.Reject {
 		if err := validPrefix(p); err != nil {
@@ -72,13 +79,66 @@ func (c Config) Validate() []error {
 	return errs
 }
 
-func (p Peer) validate() []error {
-	errs := p.validateAddresses()
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+// name is how the peer is called in errors.
+func (p Peer) name() string {
+	if p.Range.IsValid() {
+		return fmt.Sprintf("%q", p.Range)
+	}
+	return fmt.Sprintf("%q", p.Address)
+}
 
+// clashes says why two peers cannot be told apart.
+func (p Peer) clashes(q Peer) error {
+	switch {
+	case p.Range.IsValid() && q.Range.IsValid():
+		if p.Range.Overlaps(q.Range) {
+			return fmt.Errorf("range overlaps %q", q.Range)
+		}
+	case p.Range.IsValid() || q.Range.IsValid():
+		if p.Range.Contains(q.Address) || q.Range.Contains(p.Address) {
+			return fmt.Errorf("the range and peer %s overlap", q.name())
+		}
+	case p.Address == q.Address:
+		return errors.New("configured twice")
+	}
+	return nil
+}
+
+// maxMessage is what GoBGP sends of a shutdown message.
+const maxMessage = 128
+
+func (p Peer) validateSession(asn uint32) []error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if err := validASN(p.ASN); err != nil {
 		bad("%w", err)
 	}
+	if p.LocalASN != 0 {
+		if err := validASN(p.LocalASN); err != nil {
+			bad("local %w", err)
+		} else if p.ASN == asn {
+			bad("local ASN %d is for peers in another AS", p.LocalASN)
+		}
+	}
+	if p.PasswordFile != "" && p.PasswordEnv != "" {
+		bad("password from both a file and the environment")
+	}
+	if len(p.ShutdownMessage) > maxMessage || !utf8.ValidString(p.ShutdownMessage) {
+		bad("shutdown message %q is not UTF-8 of at most %d bytes", p.ShutdownMessage, maxMessage)
+	}
+	if p.TTLSecurity > 0 && p.Multihop > 0 {
+		bad("TTL security and multihop exclude each other")
+	}
+	if p.TTLSecurity == 255 {
+		bad("TTL security of 255 hops would accept everything")
+	}
+	return errs
+}
+
+func (p Peer) validate(asn uint32) []error {
+	errs := append(p.validateAddresses(), p.validateSession(asn)...)
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
 	if p.HoldTime != 0 && (!wholeSeconds(p.HoldTime) || p.HoldTime < 3*time.Second || p.HoldTime > maxHoldTime) {
 		bad("hold time %v is not whole seconds between 3 s and 65535 s", p.HoldTime)
 	}
@@ -92,6 +152,18 @@ func (p Peer) validate() []error {
 	if p.ConnectRetry != 0 && (!wholeSeconds(p.ConnectRetry) || p.ConnectRetry < time.Second || p.ConnectRetry > maxHoldTime) {
 		bad("connect retry %v is not whole seconds between 1 s and 65535 s", p.ConnectRetry)
 	}
+	if p.MaxPrefixesWarning > 100 {
+		bad("a warning at %d percent of the prefixes", p.MaxPrefixesWarning)
+	}
+	if p.MaxPrefixesRestart < 0 {
+		bad("restart after %v", p.MaxPrefixesRestart)
+	}
+	for _, err := range p.Export.validate() {
+		bad("export: %w", err)
+	}
+	if pref := p.Export.LocalPref; pref != nil && *pref == 0 {
+		bad("export: local preference 0 is only for draining")
+	}
 	for _, r := range p.Import {
 		if err := validPrefix(r.Prefix); err != nil {
 			bad("import: %w", err)
@@ -101,19 +173,29 @@ func (p Peer) validate() []error {
 			bad("import: lengths %d to %d are not within %d to %d of prefix %q",
 				r.Min, r.Max, r.Prefix.Bits(), r.Prefix.Addr().BitLen(), r.Prefix)
 		}
+		if _, err := CompileASPath(r.ASPath); err != nil {
+			bad("import: AS path %q: %w", r.ASPath, err)
+		}
 	}
 	return errs
 }
 
 func (p Peer) validateAddresses() []error {
 	var errs []error
-	if err := validHost(p.Address); err != nil {
-		errs = append(errs, fmt.Errorf("address: %w", err))
+	switch {
+	case p.Range.IsValid():
+		errs = append(errs, p.validateRange()...)
+	case p.MaxSessions != 0:
+		errs = append(errs, errors.New("a bound of sessions is for a range"))
+	default:
+		if err := validHost(p.Address); err != nil {
+			errs = append(errs, fmt.Errorf("address: %w", err))
+		}
 	}
 	if p.LocalAddress.IsValid() {
 		if err := validHost(p.LocalAddress); err != nil {
 			errs = append(errs, fmt.Errorf("local address: %w", err))
-		} else if p.LocalAddress.Is4() != p.Address.Is4() {
+		} else if familyOf(p.LocalAddress) != p.family() {
 			errs = append(errs, fmt.Errorf("local address %q is not of the peer's family", p.LocalAddress))
 		}
 	}
@@ -125,6 +207,29 @@ func (p Peer) validateAddresses() []error {
 	}
 	return errs
 }
+
+func (p Peer) validateRange() []error {
+	var errs []error
+	if err := validPrefix(p.Range); err != nil {
+		errs = append(errs, fmt.Errorf("range: %w", err))
+	}
+	if p.Address.IsValid() {
+		errs = append(errs, errors.New("both an address and a range"))
+	}
+	if p.LocalAddress.IsValid() {
+		errs = append(errs, errors.New("a range has no local address"))
+	}
+	if p.Shutdown {
+		errs = append(errs, errors.New("a range cannot be shut down: remove it"))
+	}
+	if p.MaxSessions < 0 || p.MaxSessions > maxMaxSessions {
+		errs = append(errs, fmt.Errorf("%d sessions are not between 1 and %d", p.MaxSessions, maxMaxSessions))
+	}
+	return errs
+}
+
+// maxMaxSessions bounds Peer.MaxSessions.
+const maxMaxSessions = 4096
 
 // validHost refuses what is no unicast address of one host in one network.
 // Link-local addresses are ambiguous without a zone, and a route cannot carry

@@ -28,42 +28,46 @@ func TestValidate(t *testing.T) {
 		t.Fatalf("a good configuration: %v", errs)
 	}
 	for want, change := range map[string]func(*Config){
-		"network name is empty":             func(c *Config) { c.Network = "" },
-		`device "a/b"`:                      func(c *Config) { c.Device = "a/b" },
-		`device "sixteen-letters0"`:         func(c *Config) { c.Device = "sixteen-letters0" },
-		"own ASN 0 is reserved":             func(c *Config) { c.ASN = 0 },
-		"own ASN 23456 is reserved":         func(c *Config) { c.ASN = 23456 },
-		`router id "invalid IP"`:            func(c *Config) { c.RouterID = netip.Addr{} },
-		`router id "::1"`:                   func(c *Config) { c.RouterID = addr("::1") },
-		`router id "0.0.0.0"`:               func(c *Config) { c.RouterID = addr("0.0.0.0") },
-		"listen port 65536":                 func(c *Config) { c.ListenPort = 65536 },
-		"listen port -2":                    func(c *Config) { c.ListenPort = -2 },
-		"restart time 0s":                   func(c *Config) { c.GracefulRestart.RestartTime = 0 },
-		"restart time 1h8m16s":              func(c *Config) { c.GracefulRestart.RestartTime = 4096 * time.Second },
-		"restart time 1.5s":                 func(c *Config) { c.GracefulRestart.RestartTime = 1500 * time.Millisecond },
-		`peer "172.16.0.2": configured`:     func(c *Config) { c.Peers[1].Address = addr("172.16.0.2"); c.Peers[1].LocalAddress = netip.Addr{} },
-		"no address":                        func(c *Config) { c.Peers[0].Address = netip.Addr{} },
-		`address "224.0.0.1" is not a uni`:  func(c *Config) { c.Peers[0].Address = addr("224.0.0.1") },
-		`address "0.0.0.0" is not a uni`:    func(c *Config) { c.Peers[0].Address = addr("0.0.0.0") },
-		`link-local address "fe80::1%eth0"`: func(c *Config) { c.Peers[1].Address = addr("fe80::1%eth0") },
-		`"::ffff:10.0.0.1" is an IPv4-map`:  func(c *Config) { c.Peers[1].Address = addr("::ffff:10.0.0.1") },
-		`peer "172.16.0.2": ASN 0`:          func(c *Config) { c.Peers[0].ASN = 0 },
-		"hold time 2s":                      func(c *Config) { c.Peers[0].HoldTime = 2 * time.Second },
-		"hold time -3s":                     func(c *Config) { c.Peers[0].HoldTime = -3 * time.Second },
-		"hold time 18h12m16s":               func(c *Config) { c.Peers[0].HoldTime = 65536 * time.Second },
-		"keepalive time 9s":                 func(c *Config) { c.Peers[0].KeepaliveTime = 9 * time.Second },
-		"connect retry 1ms":                 func(c *Config) { c.Peers[0].ConnectRetry = time.Millisecond },
-		`local address "10.0.0.1" is not`:   func(c *Config) { c.Peers[1].LocalAddress = addr("10.0.0.1") },
-		`local address: address "ff02::1"`:  func(c *Config) { c.Peers[1].LocalAddress = addr("ff02::1") },
-		`next hop "::1" is not a usable`:    func(c *Config) { c.Peers[0].NextHopIPv4 = addr("::1") },
-		`next hop "10.0.0.1" is not`:        func(c *Config) { c.Peers[0].NextHopIPv6 = addr("10.0.0.1") },
-		"import: no prefix":                 func(c *Config) { c.Peers[0].Import = []ImportRule{{}} },
-		"import: lengths 0 to 33":           func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("0.0.0.0/0"), Max: 33}} },
-		"import: lengths 7 to 8":            func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("10.0.0.0/8"), Min: 7, Max: 8}} },
-		"import: lengths 9 to 8":            func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("10.0.0.0/8"), Min: 9, Max: 8}} },
-		`advertise: prefix "10.0.0.1/8"`:    func(c *Config) { c.Advertise = advertise("10.0.0.1/8") },
-		`prefix "10.0.0.0/8" named twice`:   func(c *Config) { c.Advertise = advertise("10.0.0.0/8", "10.0.0.0/8") },
-		`reject: prefix "::ffff:0.0.0.0/96`: func(c *Config) { c.Reject = prefixList("::ffff:0:0/96") },
+		"network name is empty":                   func(c *Config) { c.Network = "" },
+		`device "a/b"`:                            func(c *Config) { c.Device = "a/b" },
+		`device "sixteen-letters0"`:               func(c *Config) { c.Device = "sixteen-letters0" },
+		"own ASN 0 is reserved":                   func(c *Config) { c.ASN = 0 },
+		"own ASN 23456 is reserved":               func(c *Config) { c.ASN = 23456 },
+		`router id "invalid IP"`:                  func(c *Config) { c.RouterID = netip.Addr{} },
+		`router id "::1"`:                         func(c *Config) { c.RouterID = addr("::1") },
+		`router id "0.0.0.0"`:                     func(c *Config) { c.RouterID = addr("0.0.0.0") },
+		"listen port 65536":                       func(c *Config) { c.ListenPort = 65536 },
+		"listen port -2":                          func(c *Config) { c.ListenPort = -2 },
+		"restart time 0s":                         func(c *Config) { c.GracefulRestart.RestartTime = 0 },
+		"restart time 1h8m16s":                    func(c *Config) { c.GracefulRestart.RestartTime = 4096 * time.Second },
+		"restart time 1.5s":                       func(c *Config) { c.GracefulRestart.RestartTime = 1500 * time.Millisecond },
+		`peer "172.16.0.2": configured`:           func(c *Config) { c.Peers[1].Address = addr("172.16.0.2"); c.Peers[1].LocalAddress = netip.Addr{} },
+		"no address":                              func(c *Config) { c.Peers[0].Address = netip.Addr{} },
+		`address "224.0.0.1" is not a uni`:        func(c *Config) { c.Peers[0].Address = addr("224.0.0.1") },
+		`address "0.0.0.0" is not a uni`:          func(c *Config) { c.Peers[0].Address = addr("0.0.0.0") },
+		`link-local address "fe80::1%eth0"`:       func(c *Config) { c.Peers[1].Address = addr("fe80::1%eth0") },
+		`"::ffff:10.0.0.1" is an IPv4-map`:        func(c *Config) { c.Peers[1].Address = addr("::ffff:10.0.0.1") },
+		`peer "172.16.0.2": ASN 0`:                func(c *Config) { c.Peers[0].ASN = 0 },
+		"hold time 2s":                            func(c *Config) { c.Peers[0].HoldTime = 2 * time.Second },
+		"hold time -3s":                           func(c *Config) { c.Peers[0].HoldTime = -3 * time.Second },
+		"hold time 18h12m16s":                     func(c *Config) { c.Peers[0].HoldTime = 65536 * time.Second },
+		"keepalive time 9s":                       func(c *Config) { c.Peers[0].KeepaliveTime = 9 * time.Second },
+		"connect retry 1ms":                       func(c *Config) { c.Peers[0].ConnectRetry = time.Millisecond },
+		`local address "10.0.0.1" is not`:         func(c *Config) { c.Peers[1].LocalAddress = addr("10.0.0.1") },
+		`local address: address "ff02::1"`:        func(c *Config) { c.Peers[1].LocalAddress = addr("ff02::1") },
+		`next hop "::1" is not a usable`:          func(c *Config) { c.Peers[0].NextHopIPv4 = addr("::1") },
+		`next hop "10.0.0.1" is not`:              func(c *Config) { c.Peers[0].NextHopIPv6 = addr("10.0.0.1") },
+		"import: no prefix":                       func(c *Config) { c.Peers[0].Import = []ImportRule{{}} },
+		"import: lengths 0 to 33":                 func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("0.0.0.0/0"), Max: 33}} },
+		"import: lengths 7 to 8":                  func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("10.0.0.0/8"), Min: 7, Max: 8}} },
+		"import: lengths 9 to 8":                  func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("10.0.0.0/8"), Min: 9, Max: 8}} },
+		`advertise: prefix "10.0.0.1/8"`:          func(c *Config) { c.Advertise = advertise("10.0.0.1/8") },
+		`prefix "10.0.0.0/8" named twice`:         func(c *Config) { c.Advertise = advertise("10.0.0.0/8", "10.0.0.0/8") },
+		`advertise "198.51.100.0/28": prepend 17`: func(c *Config) { c.Advertise[0].Prepend = new(uint8(17)) },
+		`advertise "2001:db8::/32": more than 64`: func(c *Config) { c.Advertise[1].LargeCommunities = make([]LargeCommunity, 65) },
+		"export: more than 64 communities":        func(c *Config) { c.Peers[0].Export.Communities = make([]uint32, 65) },
+		"export: local preference 0":              func(c *Config) { c.Peers[0].Export.LocalPref = new(uint32) },
+		`reject: prefix "::ffff:0.0.0.0/96`:       func(c *Config) { c.Reject = prefixList("::ffff:0:0/96") },
 	} {
 		c := goodConfig()
 		change(&c)
@@ -116,6 +120,18 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
+func randomAttributes(rnd *rand.Rand) Attributes {
+	var a Attributes
+	if rnd.IntN(2) == 0 {
+		a.Communities, a.LargeCommunities = make([]uint32, rnd.IntN(3)), make([]LargeCommunity, rnd.IntN(3))
+	}
+	if rnd.IntN(2) == 0 {
+		med, pref, prepend := rnd.Uint32(), rnd.Uint32N(3), uint8(rnd.IntN(18))
+		a.MED, a.LocalPref, a.Prepend = &med, &pref, &prepend
+	}
+	return a
+}
+
 // randomConfig is wrong in about half of all cases.
 func randomConfig(seed []byte) Config {
 	var key [32]byte
@@ -137,6 +153,7 @@ func randomConfig(seed []byte) Config {
 	}
 	c := Config{
 		Network: "red", ASN: 64512 + rnd.Uint32N(2), RouterID: address(), ListenPort: -1, Restarting: rnd.IntN(2) == 0,
+		Draining: rnd.IntN(4) == 0,
 	}
 	if !c.RouterID.Is4() && rnd.IntN(4) > 0 {
 		c.RouterID = addr("10.0.0.1")
@@ -145,6 +162,9 @@ func randomConfig(seed []byte) Config {
 		p := Peer{Address: address(), ASN: 64512 + rnd.Uint32N(3), Passive: true, Port: uint16(rnd.Uint32()),
 			HoldTime: time.Duration(rnd.IntN(9)) * 3 * time.Second, Multihop: uint8(rnd.IntN(3)),
 			IPv4: rnd.IntN(2) == 0, IPv6: rnd.IntN(2) == 0, MaxPrefixes: rnd.Uint32N(3)}
+		if rnd.IntN(3) == 0 {
+			p.Export = randomAttributes(rnd)
+		}
 		if rnd.IntN(2) == 0 {
 			p.NextHopIPv4, p.NextHopIPv6 = addr("172.16.0.1"), addr("fd00:16::1")
 		}
@@ -155,7 +175,7 @@ func randomConfig(seed []byte) Config {
 		c.Peers = append(c.Peers, p)
 	}
 	for range rnd.IntN(4) {
-		c.Advertise = append(c.Advertise, Advertisement{Prefix: network(), Communities: make([]uint32, rnd.IntN(3))})
+		c.Advertise = append(c.Advertise, Advertisement{Prefix: network(), Attributes: randomAttributes(rnd)})
 	}
 	if rnd.IntN(2) == 0 {
 		c.GracefulRestart = &GracefulRestart{RestartTime: time.Duration(rnd.IntN(5)) * time.Second}

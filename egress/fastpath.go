@@ -67,7 +67,12 @@ func (r *Router) down(network string, h hop, verdicts map[string]probes.Verdict)
 // follow keeps the snapshot true after a plan of ours has been carried out; what
 // has effects that only the kernel knows is read again.
 func (r *Router) follow(plan vrf.Plan) {
-	r.kernelDirty.Store(true)
+	have, ok := plan.ApplyTo(r.have)
+	if !ok {
+		r.kernelDirty.Store(true)
+		return
+	}
+	r.have = have
 }
 
 // changedGroup is a group with other members, and its network.

@@ -174,10 +174,7 @@ func (r *Router) poolStatuses(rep *report) []PoolStatus {
 			s.Stickiness = "flow"
 		}
 		// A speaker in error may or may not say what it was told.
-		s.Advertised = len(p.Prefixes) > 0 && r.history[p.Network].phase != PhaseError
-		for _, prefix := range p.Prefixes {
-			s.Advertised = s.Advertised && r.advertised[p.Network][prefix]
-		}
+		s.Advertised = p.advertisedBy(r.advertised[p.Network]) && r.history[p.Network].phase != PhaseError
 		if !s.Advertised {
 			s.Reason = r.whyNotAdvertised(rep, p)
 		}

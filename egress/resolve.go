@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/vrf"
 )
@@ -81,8 +80,9 @@ func (r *resolver) network(d *Desired, n *Network) NetworkDecision {
 		dec.Table = r.tableID(index)
 	}
 	t := newTable(r, n, &dec)
-	t.named = slices.ContainsFunc(r.sets[n.Name], func(s *hopSet) bool { return s.named != nil })
+	t.namesHops = slices.ContainsFunc(r.sets[n.Name], func(s *hopSet) bool { return s.named != nil })
 	t.routes = append(terminals(dec.Table), poolRoutes(dec.Table, r.pools[n.Name])...)
+	t.named()
 	for _, s := range n.StaticRoutes {
 		t.static(s)
 	}
@@ -222,45 +222,4 @@ func poolsByNetwork(pools []Pool) map[string][]Pool {
 		out[p.Network] = append(out[p.Network], p)
 	}
 	return out
-}
-
-// bgp is the speakers' configuration. A network that is down advertises
-// nothing, but keeps its sessions and what it learned.
-func (r *resolver) bgp(d *Desired) []bgp.Config {
-	var out []bgp.Config
-	for i := range r.spec.Networks {
-		n := &r.spec.Networks[i]
-		if n.BGP == nil {
-			continue
-		}
-		adopted, ok := r.st.Adopted[n.Name]
-		c := bgp.Config{Network: n.Name, Device: n.Name, ASN: n.BGP.ASN, RouterID: n.BGP.RouterID,
-			ListenPort: listenPort(n.BGP), Peers: n.BGP.Peers, GracefulRestart: n.BGP.GracefulRestart,
-			Restarting: ok && adopted.Forwarding}
-		for _, p := range r.pools[n.Name] {
-			c.Reject = append(c.Reject, p.Prefixes...)
-			if !d.network(n.Name).Up {
-				continue
-			}
-			for _, prefix := range p.Prefixes {
-				c.Advertise = append(c.Advertise, bgp.Advertisement{Prefix: prefix, Communities: p.Communities})
-			}
-		}
-		out = append(out, c)
-	}
-	return out
-}
-
-// listenPort is -1 unless we are to wait for a peer's dialling (passive). When
-// both sides dial, connections collide (RFC 4271 6.8), and GoBGP may leave the
-// losing one open, which the peer then takes for the winner and closes the
-// session just established. Where only we dial, every few seconds, nothing can
-// collide.
-func listenPort(b *BGP) int {
-	for _, p := range b.Peers {
-		if p.Passive {
-			return b.ListenPort
-		}
-	}
-	return -1
 }

@@ -42,7 +42,7 @@ func twoNetworks() *Spec {
 		Networks: []Network{network("red", "eth1", 65001), network("blue", "eth2", 65002)},
 		Pools: []Pool{
 			{Name: "red-pool", Network: "red", Prefixes: prefixes("198.51.100.0/28", "2001:db8:100::/124")},
-			{Name: "blue-pool", Network: "blue", Prefixes: prefixes("198.51.100.0/28", "2001:db8:100::/124"), Communities: []uint32{64512<<16 | 100}},
+			{Name: "blue-pool", Network: "blue", Prefixes: prefixes("198.51.100.0/28", "2001:db8:100::/124"), Attributes: bgp.Attributes{Communities: []uint32{64512<<16 | 100}}},
 		},
 		Policies: []Policy{
 			{Name: "team-a", Clients: prefixes("10.244.1.0/24", "fd00:244:1::/48"), Rules: []Rule{

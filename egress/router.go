@@ -58,7 +58,8 @@ type Router struct {
 	changed  bool
 	have     vrf.Snapshot
 	filter   nat.Ruleset
-	rules    nat.Ruleset // rendered for prev
+	rules    nat.Ruleset // rendered for prev by renderer
+	renderer *nat.Renderer
 	// awaiting are the networks whose learned routes are kept from before our
 	// restart, until their speaker is in sync.
 	awaiting   map[string]bool
@@ -79,7 +80,7 @@ type Router struct {
 // functions fire.
 func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *Router {
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
-		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, first: true}
+		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, renderer: nat.NewRenderer(), first: true}
 	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
 	r.kernelDirty.Store(true)
 	r.filterDirty.Store(true)

@@ -101,15 +101,36 @@ type BGP struct {
 	ListenPort      int
 	Peers           []bgp.Peer
 	GracefulRestart *bgp.GracefulRestart
+	// Advertise are prefixes that are advertised by name while the network is up,
+	// beside its pools: their aggregate, say. What no pool has of them is discarded.
+	Advertise []bgp.Advertisement
 }
+
+// AdvertiseAs is the form in which a pool is advertised.
+type AdvertiseAs string
+
+// The forms of advertising a pool. The zero value means AdvertiseBlocks.
+const (
+	// AdvertiseBlocks advertises the prefixes as they are written.
+	AdvertiseBlocks AdvertiseAs = "blocks"
+	// AdvertiseAggregate merges adjoining prefixes, also those of several pools
+	// of a network with the same attributes.
+	AdvertiseAggregate AdvertiseAs = "aggregate"
+	// AdvertiseHosts advertises each address that clients are given.
+	AdvertiseHosts AdvertiseAs = "hosts"
+	// AdvertiseNone leaves the pool to a prefix that is advertised by name.
+	AdvertiseNone AdvertiseAs = "none"
+)
 
 // Pool is a set of egress addresses inside one network.
 type Pool struct {
 	Name     string
 	Network  string
 	Prefixes []netip.Prefix
-	// Communities are attached to the pool's advertisements (RFC 1997).
-	Communities []uint32
+	// Advertise is the form in which the pool is advertised, Attributes what goes
+	// along.
+	Advertise  AdvertiseAs
+	Attributes bgp.Attributes
 	// PerFlow spreads flows over the addresses instead of clients: a client does
 	// not keep its address, but can use the ports of all of them.
 	PerFlow bool

@@ -79,10 +79,10 @@ func (r *Router) setSpeaker(ctx context.Context, configs []bgp.Config) error {
 	return err
 }
 
-// render renders the packet filter, unless the last round wanted the same.
+// render renders the packet filter, what of it changed since the last round.
 func (r *Router) render(want *Desired) nat.Ruleset {
 	if r.prev == nil || !reflect.DeepEqual(r.prev.NAT, want.NAT) {
-		r.rules = nat.Render(want.NAT)
+		r.rules = r.renderer.Render(want.NAT)
 	}
 	return r.rules
 }

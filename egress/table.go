@@ -36,8 +36,8 @@ type table struct {
 	setIndex  map[string]int
 	// all are the network's paths by number.
 	all []*path
-	// named says that a rule names next hops in this network.
-	named bool
+	// namesHops says that a rule names next hops in this network.
+	namesHops bool
 }
 
 // onLink is a prefix that is directly reachable by a device.
@@ -296,7 +296,7 @@ func (t *table) usable() bool {
 }
 
 func (t *table) expectsRoutes() bool {
-	if len(t.n.StaticRoutes) > 0 || t.named {
+	if len(t.n.StaticRoutes) > 0 || t.namesHops {
 		return true
 	}
 	if t.n.BGP == nil {
@@ -328,7 +328,7 @@ func (t *table) unusable() string {
 			return "no next hop works: " + d.Address.String() + ": " + d.Reason
 		}
 	}
-	if t.dec.StaticRoutes+t.dec.LearnedRoutes > 0 || t.named {
+	if t.dec.StaticRoutes+t.dec.LearnedRoutes > 0 || t.namesHops {
 		return "no next hop is usable"
 	}
 	if t.dec.Unresolved > 0 {

@@ -17,8 +17,8 @@ const (
 
 func (bird) text(c RouterConfig) string { return c.BIRD() }
 
-func (d bird) start(ns *NS, text string) ([]*Proc, error) {
-	if err := writeFile(ns.Path(birdConfig), text); err != nil {
+func (d bird) start(ns *NS, c RouterConfig) ([]*Proc, error) {
+	if err := writeFile(ns.Path(birdConfig), d.text(c)); err != nil {
 		return nil, err
 	}
 	p, err := startDaemon(ns, "bird", []string{"bird", "-f", "-c", birdConfig, "-s", birdSocket}, func() error {

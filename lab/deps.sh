@@ -4,6 +4,7 @@
 #   build         Go (see go.mod), git, make
 #   test          build + what the labs run: nft, ip, FRR, BIRD, a VM with its kernel
 #   demo          the same as test
+#   bench         test + iptables, to compare with
 #   containerlab  test + Docker, whose daemon runs inside the VM only
 #
 # As root it installs what is missing with apt-get and leaves no service
@@ -212,14 +213,15 @@ locked() {
 }
 
 main() {
-  [[ $# -gt 0 ]] || die "usage: lab/deps.sh build|test|demo|containerlab..."
+  [[ $# -gt 0 ]] || die "usage: lab/deps.sh build|test|demo|bench|containerlab..."
   local needs=("${base[@]}") group packages
   for group in "$@"; do
     case $group in
       build) ;;
       test | demo) needs+=("${run[@]}" "${vm[@]}") ;;
+      bench) needs+=("${run[@]}" "${vm[@]}" "iptables|iptables") ;;
       containerlab) needs+=("${run[@]}" "${vm[@]}" "${container[@]}") ;;
-      *) die "unknown group \"$group\": build, test, demo or containerlab" ;;
+      *) die "unknown group \"$group\": build, test, demo, bench or containerlab" ;;
     esac
   done
   mapfile -t packages < <(missing "${needs[@]}")

@@ -18,7 +18,7 @@ const frrRun = "/run/frr"
 
 func (frr) text(c RouterConfig) string { return c.FRR() }
 
-func (d frr) start(ns *NS, text string) ([]*Proc, error) {
+func (d frr) start(ns *NS, c RouterConfig) ([]*Proc, error) {
 	dir := ns.Path(frrRun)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -33,17 +33,12 @@ func (d frr) start(ns *NS, text string) ([]*Proc, error) {
 	if err := writeFile(dir+"/zebra.conf", "log stdout informational\n"); err != nil {
 		return nil, err
 	}
-	if err := writeFile(dir+"/bgpd.conf", text); err != nil {
+	if err := writeFile(dir+"/bgpd.conf", d.text(c)); err != nil {
 		return nil, err
 	}
 	var procs []*Proc
 	for _, name := range []string{"zebra", "bgpd"} {
-		// Port 0 is "no TCP port for the terminal".
-		args := []string{frrDir + "/" + name, "-f", frrRun + "/" + name + ".conf", "-P", "0", "--vty_socket", frrRun}
-		p, err := startDaemon(ns, name, args, func() error {
-			_, err := vtyDialog(ns.lab.ctx, ns.Path(frrRun+"/"+name+".vty"), []string{"show version"})
-			return err
-		})
+		p, err := startFRRDaemon(ns, name)
 		if p != nil {
 			procs = append(procs, p)
 		}
@@ -51,7 +46,23 @@ func (d frr) start(ns *NS, text string) ([]*Proc, error) {
 			return procs, err
 		}
 	}
-	return procs, nil
+	if len(c.BFD) == 0 {
+		return procs, nil
+	}
+	p, err := startBFDD(ns, c)
+	if p != nil {
+		procs = append(procs, p)
+	}
+	return procs, err
+}
+
+func startFRRDaemon(ns *NS, name string) (*Proc, error) {
+	// Port 0 is "no TCP port for the terminal".
+	args := []string{frrDir + "/" + name, "-f", frrRun + "/" + name + ".conf", "-P", "0", "--vty_socket", frrRun}
+	return startDaemon(ns, name, args, func() error {
+		_, err := vtyDialog(ns.lab.ctx, ns.Path(frrRun+"/"+name+".vty"), []string{"show version"})
+		return err
+	})
 }
 
 func lookupUser(name string) (uid, gid int, err error) {

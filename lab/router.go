@@ -28,7 +28,7 @@ type Router struct {
 // daemon is what differs between the two.
 type daemon interface {
 	// start runs the programs and waits until they answer.
-	start(ns *NS, text string) ([]*Proc, error)
+	start(ns *NS, c RouterConfig) ([]*Proc, error)
 	// change applies the difference between two configurations to the running programs.
 	change(ns *NS, from, to RouterConfig) error
 	// text is the configuration in the daemon's own language.
@@ -38,6 +38,7 @@ type daemon interface {
 	routes(ns *NS, f Family) (map[netip.Prefix][]netip.Addr, error)
 	filtered(ns *NS, f Family, peers []RouterPeer) ([]netip.Prefix, error)
 	state(ns *NS, peer netip.Addr) (string, error)
+	bfd(ns *NS) ([]BFDSession, error)
 }
 
 // StartFRR starts zebra and bgpd in a namespace. See Feature FRR.
@@ -58,7 +59,7 @@ func startRouter(kind string, d daemon, ns *NS, c RouterConfig) (*Router, error)
 
 // Start starts the daemon again after Stop or Kill9, with its last configuration.
 func (r *Router) Start() error {
-	procs, err := r.daemon.start(r.NS, r.daemon.text(r.config))
+	procs, err := r.daemon.start(r.NS, r.config)
 	r.procs = procs
 	if err != nil {
 		return fmt.Errorf("start %s in %q: %w", r.Kind, r.NS.Name, err)

@@ -55,6 +55,8 @@ type RouterConfig struct {
 	HoldTime time.Duration
 	// NoGracefulRestart makes the router withdraw a lost peer's routes at once.
 	NoGracefulRestart bool
+	// BFD are sessions that no protocol asks for.
+	BFD []RouterBFD
 }
 
 // A RouterPeer is a neighbour on a connected network.
@@ -155,6 +157,7 @@ func orLonger(p netip.Prefix, f Family) string {
 func (c RouterConfig) BIRD() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "log stderr all;\nrouter id %s;\nprotocol device { scan time 5; }\n", c.RouterID)
+	c.birdBFD(&b)
 	for _, f := range Families() {
 		one := c.of(f)
 		fmt.Fprintf(&b, "protocol kernel kernel%s { %s { import none; export where source = RTS_BGP; }; merge paths yes; }\n", f.suffix(), f)

@@ -149,6 +149,7 @@ type RouteType uint8
 // The route types Egret uses; the values are the kernel's RTN_*.
 const (
 	Unicast     RouteType = 1
+	Local       RouteType = 2 // only in a RouteAnswer
 	Blackhole   RouteType = 6
 	Unreachable RouteType = 7
 	Prohibit    RouteType = 8

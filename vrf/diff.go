@@ -3,6 +3,7 @@ package vrf
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -68,7 +69,8 @@ type planner struct {
 
 	vrfByName  map[string]VRF
 	portByName map[string]wantPort
-	networkOf  map[TableID]string // wanted VRFs first, else ours that exist
+	networkOf  map[TableID]string // wanted VRFs first, else ours that exist, else by their next hops
+	vrfOf      map[TableID]string // the wanted VRF with that table, see VRF.Tables
 	markOf     map[[2]Mark]string // network of the lookup rule with this mark and mask
 	foreignHop map[NextHopID]bool
 
@@ -119,7 +121,7 @@ func newPlanner(have Snapshot, want Config) *planner {
 	p := &planner{
 		owner: have.Owner, have: have,
 		vrfByName: map[string]VRF{}, portByName: map[string]wantPort{},
-		networkOf: map[TableID]string{}, markOf: map[[2]Mark]string{}, foreignHop: map[NextHopID]bool{},
+		networkOf: map[TableID]string{}, vrfOf: map[TableID]string{}, markOf: map[[2]Mark]string{}, foreignHop: map[NextHopID]bool{},
 		blocked: map[string]bool{}, blockedPort: map[string]bool{},
 		links: newLinkModel(have.Links),
 		last:  map[string]int{}, cleared: map[string]int{}, unblocks: map[string][]int{},
@@ -133,6 +135,7 @@ func newPlanner(have Snapshot, want Config) *planner {
 	p.takeVRFs(want.VRFs)
 	p.takeHops(want)
 	p.takeRoutes(want.Routes)
+	p.adoptTables()
 	p.rules = slices.Clone(want.Rules)
 	slices.SortFunc(p.rules, compareRules)
 	p.rules = slices.Compact(p.rules)
@@ -167,14 +170,61 @@ func (p *planner) takeVRFs(vrfs []VRF) {
 		p.vrfs = append(p.vrfs, v)
 	}
 	for _, v := range p.vrfs {
+		for _, table := range slices.Sorted(slices.Values(v.Tables)) {
+			if other, double := p.networkOf[table]; double && other != v.Name {
+				p.fail(v.Name, "table %d is also network %q's", table, other)
+				p.blocked[v.Name] = true
+				continue
+			}
+			p.networkOf[table] = v.Name
+		}
 		p.takePorts(v)
 	}
+	maps.Copy(p.vrfOf, p.networkOf)
 	slices.SortFunc(p.ports, func(a, b wantPort) int { return cmp.Compare(a.Name, b.Name) })
 	for _, v := range p.have.Config.VRFs {
 		if _, known := p.networkOf[v.Table]; !known {
 			p.networkOf[v.Table] = v.Name
 		}
 	}
+}
+
+// adoptTables finds out whose those tables were that are no VRF's any more: that of
+// the devices which the next hops of their routes are on.
+func (p *planner) adoptTables() {
+	adopted := map[TableID]string{}
+	var hops map[NextHopID]string
+	last := routePair{}
+	for _, r := range p.have.Config.Routes {
+		pair := routePair{r.Table, r.NextHop}
+		if _, known := p.networkOf[r.Table]; known || r.NextHop == 0 || pair == last {
+			continue
+		}
+		last = pair
+		if hops == nil {
+			hops = p.networksOfHops()
+		}
+		if old, ok := adopted[r.Table]; hops[r.NextHop] != "" && (!ok || hops[r.NextHop] < old) {
+			adopted[r.Table] = hops[r.NextHop]
+		}
+	}
+	maps.Copy(p.networkOf, adopted)
+}
+
+// networksOfHops has the network of every next hop and group that exists.
+func (p *planner) networksOfHops() map[NextHopID]string {
+	out := map[NextHopID]string{}
+	for _, n := range p.have.Config.NextHops {
+		out[n.ID] = p.hopNetwork(n)
+	}
+	for _, g := range p.have.Config.Groups {
+		for _, m := range g.Members {
+			if network := out[m.ID]; network != "" && (out[g.ID] == "" || network < out[g.ID]) {
+				out[g.ID] = network
+			}
+		}
+	}
+	return out
 }
 
 func (p *planner) takePorts(v VRF) {

@@ -88,7 +88,13 @@ func (p *planner) removeVRFs() {
 		if _, wanted := p.vrfByName[name]; !ok || wanted || !p.owner.ownsVRF(l.Link) {
 			continue
 		}
-		p.step(name, DeleteLink{Device: name}, p.ruleDrops[l.Table])
+		needs := slices.Clone(p.ruleDrops[l.Table])
+		for table, drops := range p.ruleDrops {
+			if p.networkOf[table] == name {
+				needs = append(needs, drops...)
+			}
+		}
+		p.step(name, DeleteLink{Device: name}, needs)
 		p.links.remove(name)
 	}
 }

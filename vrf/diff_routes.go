@@ -104,7 +104,7 @@ func (p *planner) putRoute(r Route, replace, foreign bool, shared map[routePair]
 	pair := routePair{r.Table, r.NextHop}
 	needs, ok := shared[pair]
 	if !ok {
-		needs = p.after(p.vrfOf(r.Table))
+		needs = p.after(p.vrfOf[r.Table])
 		if hop >= 0 && !slices.Contains(needs, hop) {
 			needs = append(needs, hop)
 		}
@@ -115,15 +115,6 @@ func (p *planner) putRoute(r Route, replace, foreign bool, shared map[routePair]
 		p.fallbacks[r.Table] = append(p.fallbacks[r.Table], i)
 	}
 	return true
-}
-
-// vrfOf is the wanted VRF device with that table, or "".
-func (p *planner) vrfOf(table TableID) string {
-	v := p.vrfByName[p.networkOf[table]]
-	if v.Table != table {
-		return ""
-	}
-	return v.Name
 }
 
 // routeHop finds the step that makes the route's next hop, -1 when there is none

@@ -35,7 +35,7 @@ func (p *planner) addRule(r Rule) {
 		p.noteRule(r, i)
 		return
 	}
-	needs := slices.Concat(p.after(p.vrfOf(r.Table)), p.fallbacks[r.Table], p.blockers[""])
+	needs := slices.Concat(p.after(p.vrfOf[r.Table]), p.fallbacks[r.Table], p.blockers[""])
 	if network != "" {
 		needs = append(needs, p.blockers[network]...)
 	}

@@ -18,10 +18,15 @@ func TestGotosHaveTargets(t *testing.T) {
 		if len(before.Unresolved) > 0 {
 			continue
 		}
-		served := servedInBoth(before.Config, want)
-		for i, op := range vrf.Diff(before, want).Ops {
+		served, steps := servedInBoth(before.Config, want), vrf.Diff(before, want)
+		for i, op := range steps.Ops {
 			must(t, k.Do(op.Action))
-			checkRules(t, snapshot(t, k), served, seed, i, vrf.Diff(before, want))
+			if isRule(op.Action) {
+				checkRules(t, snapshot(t, k), served, seed, i, steps)
+			}
+		}
+		if seed%6 > 0 {
+			continue
 		}
 		k, want = world(t, seed)
 		plan := vrf.Diff(snapshot(t, k), want)
@@ -64,7 +69,7 @@ type packet struct {
 
 // servedInBoth are the packets that both states bring to a table of a network.
 func servedInBoth(have, want vrf.Config) (out []packet) {
-	for number := range vrf.Mark(6) {
+	for _, number := range []vrf.Mark{1, 2, 3, 4, 101, 102, 103, 104, 201, 202, 203, 204} {
 		for _, ipv6 := range []bool{false, true} {
 			p := packet{0x10000000 | number<<16, ipv6}
 			if verdict(have.Rules, p) != 0 && verdict(want.Rules, p) != 0 {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +35,7 @@ type Kernel struct {
 	ns    netns.NsHandle
 
 	watchSize int                              // bytes, see Watch
-	tables    atomic.Pointer[map[TableID]bool] // of our VRFs, as of the latest Snapshot
+	tables    atomic.Pointer[map[TableID]bool] // ours, as of the latest Snapshot
 
 	mu      sync.Mutex
 	handle  *netlink.Handle
@@ -127,7 +129,7 @@ func (k *Kernel) Snapshot(ctx context.Context) (Snapshot, error) {
 		do   func(*Raw) error
 	}{
 		{"links", k.readLinks}, {"addresses", k.readAddresses}, {"next hops", k.readNextHops},
-		{"routes", k.readRoutes}, {"rules", k.readRules},
+		{"rules", k.readRules}, {"routes", k.readRoutes},
 	}
 	for _, r := range read {
 		if err := ctx.Err(); err != nil {
@@ -138,10 +140,7 @@ func (k *Kernel) Snapshot(ctx context.Context) (Snapshot, error) {
 		}
 	}
 	s := NewSnapshot(k.owner, raw)
-	tables := map[TableID]bool{}
-	for _, v := range s.Config.VRFs {
-		tables[v.Table] = true
-	}
+	tables := s.tables()
 	k.tables.Store(&tables)
 	return s, nil
 }
@@ -265,7 +264,7 @@ func (k *Kernel) readNextHops(raw *Raw) error {
 }
 
 // readRoutes reads the routes of our protocols in every table, and those of
-// others in the tables of our VRFs, filtered by the kernel.
+// others in our tables, filtered by the kernel. It comes after the rules.
 func (k *Kernel) readRoutes(raw *Raw) error {
 	ours := func(protocol uint8) bool {
 		return protocol == k.owner.Protocol || protocol == k.owner.LearnedProtocol
@@ -276,17 +275,31 @@ func (k *Kernel) readRoutes(raw *Raw) error {
 				return err
 			}
 		}
-		for _, l := range raw.Links {
-			if _, ok := k.owner.vrfAlias(l.Alias); !ok || l.Kind != "vrf" {
-				continue
-			}
-			foreign := func(protocol uint8) bool { return !ours(protocol) }
-			if err := k.dumpRoutes(raw, ipv6, 0, l.Table, foreign); err != nil {
+	}
+	// What NewSnapshot makes of it so far tells which tables are ours.
+	foreign := func(protocol uint8) bool { return !ours(protocol) }
+	for _, table := range slices.Sorted(maps.Keys(k.tablesOf(*raw))) {
+		for _, ipv6 := range []bool{false, true} {
+			if err := k.dumpRoutes(raw, ipv6, 0, table, foreign); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// tablesOf are our tables in raw, see Snapshot.tables.
+func (k *Kernel) tablesOf(raw Raw) map[TableID]bool {
+	routes := raw.Routes
+	raw.Routes, raw.NextHops, raw.Groups = nil, nil, nil
+	last := TableID(0)
+	for _, r := range routes {
+		if r.Table != last { // one of each table will do
+			raw.Routes, last = append(raw.Routes, r), r.Table
+		}
+	}
+	s := NewSnapshot(k.owner, raw)
+	return s.tables()
 }
 
 // dumpRoutes reads routes that match protocol and table (0 matches all) and whose

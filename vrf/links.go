@@ -119,9 +119,11 @@ func (p *planner) checkVRFs() {
 			p.fail(v.Name, "device %q exists and is not ours", v.Name)
 			p.blocked[v.Name] = true
 		}
-		if other, ok := tableOf[v.Table]; ok && other != v.Name {
-			p.fail(v.Name, "table %d belongs to VRF %q, which is not ours", v.Table, other)
-			p.blocked[v.Name] = true
+		for _, table := range append(slices.Clone(v.Tables), v.Table) {
+			if other, ok := tableOf[table]; ok && other != v.Name {
+				p.fail(v.Name, "table %d belongs to VRF %q, which is not ours", table, other)
+				p.blocked[v.Name] = true
+			}
 		}
 	}
 }

@@ -160,3 +160,14 @@ func FuzzParseAddress(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseAnswer(f *testing.F) {
+	f.Add([]byte(encodeQuery(RouteQuery{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Mark: 1, Proto: 6}, 3, 0)))
+	f.Add([]byte(encodeRoute(sampleRoutes[0], 108, 0)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := parseAnswer(b)
+		if err != nil && a != (parsedAnswer{}) || (a.Type != Unicast && a.Gateway.IsValid()) {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
+}

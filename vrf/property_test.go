@@ -68,7 +68,7 @@ func world(t *testing.T, seed uint64) (*vrftest.Kernel, vrf.Config) {
 func canonical(c vrf.Config) vrf.Config {
 	var out vrf.Config
 	for _, v := range c.VRFs {
-		v.Ports = slices.Clone(v.Ports)
+		v.Ports, v.Tables = slices.Clone(v.Ports), nil
 		for i := range v.Ports {
 			v.Ports[i].Addresses = slices.SortedFunc(slices.Values(v.Ports[i].Addresses), netip.Prefix.Compare)
 		}

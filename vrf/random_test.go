@@ -52,7 +52,7 @@ func (g generator) kernel() *vrftest.Kernel {
 	k := vrftest.New(owner, links...)
 	k.AddForeignNextHop(vrf.NextHop{ID: 7, Blackhole: true}, 3)
 	k.AddForeignRoute(vrf.Route{Table: 254, Prefix: prefix("198.18.0.0/15"), Type: vrf.Blackhole}, 3)
-	k.AddForeignRule(vrf.Rule{Priority: 850, Mark: 0x9, Mask: 0x9, Action: vrf.RuleLookup, Table: 99}, 3)
+	k.AddForeignRule(vrf.Rule{Priority: 890, Mark: 0x9, Mask: 0x9, Action: vrf.RuleLookup, Table: 99}, 3)
 	return k
 }
 
@@ -101,8 +101,12 @@ func separateVLANs(c vrf.Config) {
 // routing fills in everything that goes with the VRFs of c.
 func (g generator) routing(c *vrf.Config) {
 	c.NextHops, c.Groups, c.Routes, c.Rules = nil, nil, nil, nil
-	for _, v := range c.VRFs {
+	for i, v := range c.VRFs {
 		g.network(c, v)
+		c.VRFs[i].Tables = nil
+		for n := range g.IntN(3) {
+			g.path(c, &c.VRFs[i], n)
+		}
 	}
 	for _, ipv6 := range []bool{false, true} {
 		action := pick(g, []vrf.RuleAction{vrf.RuleUnreachable, vrf.RuleBlackhole})
@@ -178,6 +182,27 @@ func (g generator) network(c *vrf.Config, v vrf.VRF) {
 		}
 		if g.chance(30) {
 			c.Rules = append(c.Rules, vrf.Rule{Priority: 805, IPv6: ipv6, Mark: mark, Mask: 0x1fff0000, Action: pick(g, []vrf.RuleAction{vrf.RuleBlackhole, vrf.RuleProhibit})})
+		}
+	}
+}
+
+// path gives v one more table, that has one of its groups and a mark of its own.
+func (g generator) path(c *vrf.Config, v *vrf.VRF, n int) {
+	table := v.Table + vrf.TableID(100*(n+1))
+	v.Tables = append(v.Tables, table)
+	for _, r := range c.Routes {
+		if r.Table == v.Table && (r.Type == vrf.Unreachable || g.chance(60)) {
+			r.Table = table
+			c.Routes = append(c.Routes, r)
+		}
+	}
+	mark := vrf.Mark(0x10000000 | uint32(table-10000)<<16)
+	for _, ipv6 := range []bool{false, true} {
+		if g.chance(80) {
+			c.Rules = append(c.Rules, vrf.Rule{Priority: 810, IPv6: ipv6, Mark: mark, Mask: 0x1fff0000, Action: vrf.RuleLookup, Table: table})
+		}
+		if g.chance(20) {
+			c.Rules = append(c.Rules, vrf.Rule{Priority: 805, IPv6: ipv6, Mark: mark, Mask: 0x1fff0000, Action: vrf.RuleBlackhole})
 		}
 	}
 }
@@ -260,7 +285,13 @@ func (g generator) tamper(t *testing.T, k *vrftest.Kernel) {
 }
 
 func (g generator) tamperRouting(k *vrftest.Kernel, have vrf.Snapshot) {
-	var all []vrf.Action
+	if all := g.steps(have); len(all) > 0 {
+		_ = k.Do(pick(g, all)) // what it needs may be gone by now
+	}
+}
+
+// steps are things that somebody may do to what is ours.
+func (g generator) steps(have vrf.Snapshot) (all []vrf.Action) {
 	for _, n := range have.Config.NextHops {
 		all = append(all, vrf.DeleteNextHop{ID: n.ID})
 	}
@@ -280,7 +311,5 @@ func (g generator) tamperRouting(k *vrftest.Kernel, have vrf.Snapshot) {
 			}
 		}
 	}
-	if len(all) > 0 {
-		_ = k.Do(pick(g, all)) // what it needs may be gone by now
-	}
+	return all
 }

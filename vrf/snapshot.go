@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Link is one network device of the namespace, ours or not.
@@ -94,7 +96,8 @@ type Snapshot struct {
 type Foreign struct {
 	// NextHops are the foreign ids within Owner.NextHopIDs.
 	NextHops []NextHopID
-	// Routes are the foreign routes in the tables of our VRFs.
+	// Routes are the foreign routes in our tables: those of our VRFs, and others
+	// that hold routes of ours or that a rule of ours looks up.
 	Routes []Route
 	// Rules are the foreign rules within Owner.RulePriorities. Their selectors
 	// other than the mark are not told.
@@ -158,7 +161,6 @@ func NewSnapshot(owner Owner, raw Raw) Snapshot {
 	slices.SortFunc(s.Links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
 	s.Config.VRFs = ownVRFs(owner, s.Links)
 	s.classifyNextHops(raw)
-	s.classifyRoutes(raw)
 	for _, r := range raw.Rules {
 		switch {
 		case !owner.RulePriorities.Contains(r.Priority):
@@ -174,6 +176,7 @@ func NewSnapshot(owner Owner, raw Raw) Snapshot {
 	slices.SortFunc(s.Config.Rules, compareRules)
 	slices.SortFunc(s.Unresolved, compareRules)
 	slices.SortFunc(s.Foreign.Rules, compareRules)
+	s.classifyRoutes(raw)
 	return s
 }
 
@@ -204,22 +207,46 @@ func (s *Snapshot) classifyNextHops(raw Raw) {
 }
 
 func (s *Snapshot) classifyRoutes(raw Raw) {
+	ours := func(r RawRoute) bool { return r.Protocol == s.Owner.Protocol || r.Protocol == s.Owner.LearnedProtocol }
+	for _, r := range raw.Routes {
+		if ours(r) {
+			r.Route.Learned = r.Protocol == s.Owner.LearnedProtocol
+			s.Config.Routes = append(s.Config.Routes, r.Route)
+		}
+	}
+	slices.SortFunc(s.Config.Routes, compareRoutes)
+	tables := s.tables()
+	for _, r := range raw.Routes {
+		if !ours(r) && tables[r.Table] {
+			s.Foreign.Routes = append(s.Foreign.Routes, r.Route)
+		}
+	}
+	slices.SortFunc(s.Foreign.Routes, compareRoutes)
+}
+
+// tables are those that count as ours: of our VRFs, with routes of ours, or looked up
+// by a rule of ours. The kernel's own tables never do, though our rules may look them
+// up and our routes be in them: they are everybody's.
+func (s *Snapshot) tables() map[TableID]bool {
 	tables := map[TableID]bool{}
 	for _, v := range s.Config.VRFs {
 		tables[v.Table] = true
 	}
-	for _, r := range raw.Routes {
-		ours := r.Protocol == s.Owner.Protocol || r.Protocol == s.Owner.LearnedProtocol
-		switch {
-		case ours:
-			r.Route.Learned = r.Protocol == s.Owner.LearnedProtocol
-			s.Config.Routes = append(s.Config.Routes, r.Route)
-		case tables[r.Table]:
-			s.Foreign.Routes = append(s.Foreign.Routes, r.Route)
+	for _, r := range s.Config.Rules {
+		if r.Action == RuleLookup {
+			tables[r.Table] = true
 		}
 	}
-	slices.SortFunc(s.Config.Routes, compareRoutes)
-	slices.SortFunc(s.Foreign.Routes, compareRoutes)
+	last := TableID(0)
+	for _, r := range s.Config.Routes {
+		if r.Table != last {
+			tables[r.Table], last = true, r.Table
+		}
+	}
+	for _, everybodys := range []TableID{unix.RT_TABLE_UNSPEC, unix.RT_TABLE_DEFAULT, unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL} {
+		delete(tables, everybodys)
+	}
+	return tables
 }
 
 // ownVRFs lists the VRFs among links, which are sorted by name, that carry

@@ -148,10 +148,14 @@ func clone(configs []bgp.Config) []bgp.Config {
 		c.Peers = slices.Clone(c.Peers)
 		for j := range c.Peers {
 			c.Peers[j].Import = slices.Clone(c.Peers[j].Import)
+			for k := range c.Peers[j].Import {
+				c.Peers[j].Import[k] = c.Peers[j].Import[k].Clone()
+			}
+			c.Peers[j].Export = c.Peers[j].Export.Clone()
 		}
 		c.Advertise = slices.Clone(c.Advertise)
 		for j := range c.Advertise {
-			c.Advertise[j].Communities = slices.Clone(c.Advertise[j].Communities)
+			c.Advertise[j].Attributes = c.Advertise[j].Clone()
 		}
 		c.Reject = slices.Clone(c.Reject)
 		if c.GracefulRestart != nil {

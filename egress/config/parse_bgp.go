@@ -1,10 +1,8 @@
 package config
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/egret-router/egret/bgp"
@@ -49,6 +47,7 @@ func (p *parser) bgp(n *network, at path, raw RawBGP) *egress.BGP {
 	if len(raw.Peers) == 0 {
 		p.add(at.key("peers"), "is missing: name at least one peer, or leave out bgp")
 	}
+	b.Advertise = p.advertise(n, at.key("advertise"), raw.Advertise)
 	seen := map[netip.Addr]path{}
 	for i, rawPeer := range raw.Peers {
 		at := at.key("peers").index(i)
@@ -61,8 +60,12 @@ func (p *parser) bgp(n *network, at path, raw RawBGP) *egress.BGP {
 		if peer.Passive && b.ListenPort == -1 {
 			p.add(at.key("passive"), "true cannot work with listenPort -1: neither side would open the session")
 		}
+		if peer.Range.IsValid() && b.ListenPort == -1 {
+			p.add(at.key("range"), "%s cannot work with listenPort -1: its neighbours are never dialled", peer.Range)
+		}
 		b.Peers = append(b.Peers, peer)
 	}
+	p.ranges(at.key("peers"), b.Peers)
 	return b
 }
 
@@ -102,52 +105,6 @@ func (p *parser) routerID(n *network, at path, s string) netip.Addr {
 		return netip.Addr{}
 	}
 	return id
-}
-
-func (p *parser) peer(n *network, at path, raw RawPeer, asn uint32) bgp.Peer {
-	peer := bgp.Peer{
-		ASN:          p.asn(at.key("asn"), raw.ASN),
-		Port:         uint16(p.integer(at.key("port"), raw.Port, DefaultBGPPort, 1, math.MaxUint16)),
-		Passive:      raw.Passive,
-		HoldTime:     p.seconds(at.key("holdTime"), raw.HoldTime, DefaultHoldTime, 3*time.Second, maxHoldTime),
-		ConnectRetry: p.seconds(at.key("connectRetry"), raw.ConnectRetry, DefaultConnectRetry, time.Second, maxHoldTime),
-		Multihop:     uint8(p.integer(at.key("multihop"), raw.Multihop, 0, 2, math.MaxUint8)),
-		MaxPrefixes:  uint32(p.integer(at.key("maxPrefixes"), raw.MaxPrefixes, 0, 0, math.MaxUint32)),
-	}
-	third := max(peer.HoldTime/3, time.Second).Truncate(time.Second)
-	peer.KeepaliveTime = p.seconds(at.key("keepaliveTime"), raw.KeepaliveTime, third, time.Second, peer.HoldTime-time.Second)
-	if peer.ASN != 0 && peer.ASN == asn && raw.Multihop != nil {
-		p.add(at.key("multihop"), "is for peers in another AS: a session within AS %d reaches any number of hops already", asn)
-	}
-	anyDistance := peer.Multihop != 0 || peer.ASN == asn
-	peer.Address = p.peerAddress(n, at.key("address"), raw.Address, anyDistance)
-	peer.IPv4, peer.IPv6 = p.families(at.key("families"), raw.Families, peer.Address)
-	if peer.Address.Is4() && peer.IPv6 {
-		peer.NextHopIPv6 = p.nextHopSelf(n, at.key("families"), peer.Address)
-	}
-	if peer.Address.Is6() && peer.IPv4 {
-		peer.NextHopIPv4 = p.nextHopSelf(n, at.key("families"), peer.Address)
-	}
-	peer.Import = p.imports(at.key("import"), raw.Import, peer)
-	return peer
-}
-
-// peerAddress checks a peer's address. anyDistance peers may be off the
-// connected prefixes.
-func (p *parser) peerAddress(n *network, at path, s string, anyDistance bool) netip.Addr {
-	a, ok := p.addr(at, s)
-	if !ok || !p.otherHost(n, at, a) {
-		return netip.Addr{}
-	}
-	if a.IsLinkLocalUnicast() {
-		p.add(at, "%s is link-local: BGP sessions to such addresses are not supported", a)
-		return netip.Addr{}
-	}
-	if !anyDistance && !n.connected(a) {
-		p.dangling(n.at.key("interfaces"), at, "%s is on no connected prefix of this network (%s): set multihop if it is further away", a, n.connectedPrefixes(a))
-	}
-	n.uses = append(n.uses, use{at, a, "its prefix is discarded inside the network, so the peer would be out of reach"})
-	return a
 }
 
 // nextHopSelf is the next hop announced for the other family than that of the
@@ -193,58 +150,9 @@ func (p *parser) families(at path, raws []string, a netip.Addr) (ipv4, ipv6 bool
 	return ipv4, ipv6
 }
 
-// imports checks what is accepted from a peer. Length bounds default to the
-// prefix itself and everything inside.
-func (p *parser) imports(at path, raws []RawImport, peer bgp.Peer) []bgp.ImportRule {
-	var rules []bgp.ImportRule
-	for i, raw := range raws {
-		at := at.index(i)
-		prefix, ok := p.prefix(at.key("prefix"), raw.Prefix)
-		if !ok {
-			continue
-		}
-		bits, all := int64(prefix.Bits()), int64(prefix.Addr().BitLen())
-		rule := bgp.ImportRule{
-			Prefix: prefix,
-			Min:    int(p.integer(at.key("min"), raw.Min, bits, bits, all)),
-			Max:    int(p.integer(at.key("max"), raw.Max, all, bits, all)),
-		}
-		if rule.Min > rule.Max {
-			p.add(at.key("min"), "%d is above max (%d): no prefix would be accepted", rule.Min, rule.Max)
-		}
-		if v4 := prefix.Addr().Is4(); peer.Address.IsValid() && (v4 && !peer.IPv4 || !v4 && !peer.IPv6) {
-			p.add(at.key("prefix"), "%s is %s, which is not among the peer's families: add %s-unicast to families", prefix, family(prefix.Addr()), lowerFamily(v4))
-		}
-		if slices.Contains(rules, rule) {
-			p.add(at.key("prefix"), "%s is listed twice", prefix)
-		}
-		rules = append(rules, rule)
-	}
-	return rules
-}
-
 func lowerFamily(v4 bool) string {
 	if v4 {
 		return "ipv4"
 	}
 	return "ipv6"
-}
-
-// communities checks standard communities (RFC 1997), written ASN:value.
-func (p *parser) communities(at path, raws []string) []uint32 {
-	var communities []uint32
-	for i, s := range raws {
-		at := at.index(i)
-		var high, low uint16
-		if _, err := fmt.Sscanf(s, "%d:%d", &high, &low); err != nil || fmt.Sprintf("%d:%d", high, low) != s {
-			p.add(at, "%s is not a community such as 64512:100: two numbers from 0 to 65535", quote(s))
-			continue
-		}
-		community := uint32(high)<<16 | uint32(low)
-		if slices.Contains(communities, community) {
-			p.add(at, "%s is listed twice", s)
-		}
-		communities = append(communities, community)
-	}
-	return communities
 }

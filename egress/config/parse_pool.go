@@ -45,7 +45,9 @@ func (p *parser) parsePool(at path, raw RawPool, taken map[string]path) egress.P
 			p.reserve(n, at, prefix, raw.Name)
 		}
 	}
-	pool.Communities = p.communities(at.key("communities"), raw.Communities)
+	pool.Advertise = egress.AdvertiseAs(p.oneOf(at.key("advertise"), raw.Advertise, string(egress.AdvertiseBlocks),
+		string(egress.AdvertiseBlocks), string(egress.AdvertiseAggregate), string(egress.AdvertiseHosts), string(egress.AdvertiseNone)))
+	pool.Attributes = p.attributes(at, RawExport{raw.Communities, raw.MED, raw.LocalPref, raw.Prepend})
 	if first, twice := taken[raw.Name]; twice {
 		p.add(at.key("name"), "%s is the name of %s already", quote(raw.Name), first)
 	} else if raw.Name != "" {

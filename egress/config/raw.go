@@ -76,7 +76,27 @@ type RawBGP struct {
 	RouterID        string             `mapstructure:"routerID"`
 	ListenPort      *int64             `mapstructure:"listenPort"`
 	GracefulRestart RawGracefulRestart `mapstructure:"gracefulRestart"`
+	Advertise       []RawAdvertise     `mapstructure:"advertise"`
 	Peers           []RawPeer          `mapstructure:"peers"`
+}
+
+// RawAdvertise is a prefix that is advertised by name. In a file a plain string
+// stands for {prefix: it}.
+type RawAdvertise struct {
+	Prefix      string   `mapstructure:"prefix"`
+	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
+}
+
+// RawExport replaces attributes of what one peer is sent. Communities that are
+// an empty list differ from absent ones.
+type RawExport struct {
+	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
 }
 
 // RawGracefulRestart is RFC 4724.
@@ -85,27 +105,45 @@ type RawGracefulRestart struct {
 	RestartTime Duration `mapstructure:"restartTime"`
 }
 
-// RawPeer is one BGP neighbour.
+// RawPeer is one BGP neighbour, or a range of them.
 type RawPeer struct {
-	Address       string      `mapstructure:"address"`
-	ASN           *int64      `mapstructure:"asn"`
-	Port          *int64      `mapstructure:"port"`
-	Passive       bool        `mapstructure:"passive"`
-	HoldTime      Duration    `mapstructure:"holdTime"`
-	KeepaliveTime Duration    `mapstructure:"keepaliveTime"`
-	ConnectRetry  Duration    `mapstructure:"connectRetry"`
-	Multihop      *int64      `mapstructure:"multihop"`
-	Families      []string    `mapstructure:"families"`
-	Import        []RawImport `mapstructure:"import"`
-	MaxPrefixes   *int64      `mapstructure:"maxPrefixes"`
+	Address            string      `mapstructure:"address"`
+	Range              string      `mapstructure:"range"`
+	MaxSessions        *int64      `mapstructure:"maxSessions"`
+	Description        string      `mapstructure:"description"`
+	ASN                *int64      `mapstructure:"asn"`
+	LocalASN           *int64      `mapstructure:"localASN"`
+	Port               *int64      `mapstructure:"port"`
+	Passive            bool        `mapstructure:"passive"`
+	PasswordFile       string      `mapstructure:"passwordFile"`
+	PasswordEnv        string      `mapstructure:"passwordEnv"`
+	Shutdown           bool        `mapstructure:"shutdown"`
+	ShutdownMessage    string      `mapstructure:"shutdownMessage"`
+	HoldTime           Duration    `mapstructure:"holdTime"`
+	KeepaliveTime      Duration    `mapstructure:"keepaliveTime"`
+	ConnectRetry       Duration    `mapstructure:"connectRetry"`
+	Multihop           *int64      `mapstructure:"multihop"`
+	TTLSecurity        *int64      `mapstructure:"ttlSecurity"`
+	Families           []string    `mapstructure:"families"`
+	Import             []RawImport `mapstructure:"import"`
+	MaxPrefixes        *int64      `mapstructure:"maxPrefixes"`
+	MaxPrefixesWarning *int64      `mapstructure:"maxPrefixesWarning"`
+	MaxPrefixesAction  string      `mapstructure:"maxPrefixesAction"`
+	MaxPrefixesRestart Duration    `mapstructure:"maxPrefixesRestart"`
+	Export             RawExport   `mapstructure:"export"`
 }
 
 // RawImport accepts prefixes from a peer. In a file a plain string stands for
-// {prefix: it}: that prefix and everything inside.
+// {prefix: it}: that prefix and everything inside; "default" for the default
+// routes alone.
 type RawImport struct {
-	Prefix string `mapstructure:"prefix"`
-	Min    *int64 `mapstructure:"min"`
-	Max    *int64 `mapstructure:"max"`
+	Prefix      string   `mapstructure:"prefix"`
+	Min         *int64   `mapstructure:"min"`
+	Max         *int64   `mapstructure:"max"`
+	ASPath      string   `mapstructure:"asPath"`
+	Communities []string `mapstructure:"communities"`
+	Action      string   `mapstructure:"action"`
+	LocalPref   *int64   `mapstructure:"localPref"`
 }
 
 // Quorum is any, all or a number, which may be written with or without quotes.
@@ -190,7 +228,11 @@ type RawPool struct {
 	Name        string   `mapstructure:"name"`
 	Network     string   `mapstructure:"network"`
 	Prefixes    []string `mapstructure:"prefixes"`
+	Advertise   string   `mapstructure:"advertise"`
 	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
 	Stickiness  string   `mapstructure:"stickiness"`
 }
 

@@ -42,7 +42,7 @@ func shorthand(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[RawInterface]():
 		return "name"
-	case reflect.TypeFor[RawImport]():
+	case reflect.TypeFor[RawImport](), reflect.TypeFor[RawAdvertise]():
 		return "prefix"
 	case reflect.TypeFor[RawNextHop]():
 		return "address"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,7 +41,7 @@ func (m made) message() message {
 	}
 	orig := madeTuple(src, dst, m.proto, m.srcPort, m.dstPort, m.origZone, false)
 	reply := madeTuple(dst, pool, m.proto, m.dstPort, poolPort, m.replyZone, true)
-	b := appendMessage(nil, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, family)
+	b := appendMessage(nil, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, family)
 	b = b.attr(attrTupleOrig|flagNested, orig).attr(attrTupleReply|flagNested, reply)
 	b = b.u32(attrTimeout, timeout).u32(attrMark, m.mark)
 	if m.both != 0 {
@@ -85,9 +86,13 @@ func madeTuple(src, dst netip.Addr, proto uint8, srcPort, dstPort, zone uint16, 
 // create puts entries into the kernel.
 func (t *Table) create(ctx context.Context, list ...made) error {
 	return use(ctx, t.control, func(s *socket) error {
-		for _, m := range list {
-			if err := s.exchange(ctx, m.message(), nil); err != nil {
-				return fmt.Errorf("create %+v: %w", m, err)
+		for part := range slices.Chunk(list, batch) {
+			var b message
+			for _, m := range part {
+				b = append(b, m.message()...)
+			}
+			if err := s.exchange(ctx, b, answer{}); err != nil {
+				return fmt.Errorf("create one of %+v: %w", part, err)
 			}
 		}
 		return nil
@@ -116,11 +121,9 @@ func openIn(tb testing.TB, ns *lab.NS) *Table {
 func listed(tb testing.TB, ns *lab.NS) []string {
 	tb.Helper()
 	var list []string
-	for _, family := range []string{"ipv4", "ipv6"} {
-		for line := range strings.Lines(ns.Must("conntrack", "-L", "-f", family)) {
-			if fields := strings.Fields(line); len(fields) > 3 && !strings.HasPrefix(line, "conntrack v") {
-				list = append(list, strings.Join(append(fields[:2:2], fields[3:]...), " "))
-			}
+	for line := range strings.Lines(ns.Must("conntrack", "-L")) {
+		if fields := strings.Fields(line); len(fields) > 3 && fields[0] != "conntrack" {
+			list = append(list, strings.Join(append(fields[:2:2], fields[3:]...), " "))
 		}
 	}
 	return list

@@ -226,13 +226,43 @@ func many(n int) []made {
 // More entries than fit into the buffer for what is to be ended.
 func TestKernelCutsMany(t *testing.T) {
 	_, table := newTable(t)
-	const n = 25000
+	const n = 15000
+	if size := n * len(appendDelete(nil, &entry{tuple: make([]byte, 48), id: make([]byte, 4)})); size <= cutBuffer {
+		t.Fatalf("%d entries need %d bytes only", n, size)
+	}
 	if err := table.create(t.Context(), many(n)...); err != nil {
 		t.Fatal(err)
 	}
 	r, err := table.Sweep(t.Context(), maskAll, maskAll, func(Flow) bool { return true })
 	if err != nil || r.Cut != n || r.Seen < n {
 		t.Errorf("seen %d, cut %d, %v", r.Seen, r.Cut, err)
+	}
+	if s, err := table.Stats(t.Context()); err != nil || s.Count != 0 {
+		t.Errorf("left are %d, %v", s.Count, err)
+	}
+}
+
+// Some of those that are to be ended, in the middle of batches, are gone by then.
+func TestKernelCutsWhatIsLeft(t *testing.T) {
+	ns, table := newTable(t)
+	other := openIn(t, ns)
+	const n = 300
+	if err := table.create(t.Context(), many(n)...); err != nil {
+		t.Fatal(err)
+	}
+	seen, gone := 0, 0
+	r, err := table.Sweep(t.Context(), maskAll, maskAll, func(Flow) bool {
+		if seen++; seen == n {
+			r, err := other.Sweep(t.Context(), maskAll, maskAll, func(f Flow) bool { return f.SrcPort%3 == 0 })
+			if err != nil {
+				t.Error(err)
+			}
+			gone = r.Cut
+		}
+		return true
+	})
+	if err != nil || gone < n/4 || r.Cut != n-gone {
+		t.Errorf("%d of %d went before, then %+v, %v", gone, n, r, err)
 	}
 	if s, err := table.Stats(t.Context()); err != nil || s.Count != 0 {
 		t.Errorf("left are %d, %v", s.Count, err)

@@ -17,6 +17,9 @@ const (
 	answerTimeout = 30 * time.Second
 	// readBuffer takes every datagram: the kernel's are 32 KiB at most.
 	readBuffer = 64 << 10
+	// batch bounds the requests of one exchange, so that as many errors fit into the
+	// socket's receive buffer (below 1 KiB each, of 208 KiB).
+	batch = 64
 )
 
 // errInterrupted: ctnetlink gives no such notice up to 6.18, but it may.
@@ -25,7 +28,8 @@ var errInterrupted = errors.New("the kernel says that a change disturbed the dum
 // A socket speaks with ctnetlink, one exchange at a time.
 type socket struct {
 	file *os.File
-	seq  uint32
+	// The numbers of the first and the last request of the last exchange.
+	first, seq uint32
 	// open: the last exchange was left before its end, so that what is left of its answer
 	// has to be read before the next one. A dump costs nothing meanwhile.
 	open        bool
@@ -71,29 +75,50 @@ func (s *socket) keep(ctx context.Context) (stop func()) {
 	}
 }
 
-// exchange sends a request of one message and calls each, if not nil, with the
-// payloads of the answer. It returns the first error of each, else the kernel's
-// verdict. No wait for the kernel is longer than answerTimeout; keep has to be on.
-func (s *socket) exchange(ctx context.Context, request message, each func(kind uint16, payload []byte) error) error {
-	if s.open {
-		if err := s.receive(ctx, nil); s.open {
-			return fmt.Errorf("read the rest of an earlier answer: %w", err)
+// An answer says what to do with what the kernel answers. Both functions may be
+// nil; the first error of either ends the exchange.
+type answer struct {
+	each  func(kind uint16, payload []byte) error
+	ended func(verdict error) error // of one request; nil stands for one that returns the verdict
+}
+
+// exchange sends requests, one after the other in one buffer, and reads until the last
+// is answered. Requests before the last one that succeed and give nothing are not answered:
+// no acknowledgement is asked for. There can be batch of them at most, and a dump has to be
+// alone. No wait for the kernel is longer than answerTimeout; keep has to be on.
+func (s *socket) exchange(ctx context.Context, requests message, a answer) error {
+	if err := s.drain(ctx); err != nil {
+		return fmt.Errorf("read the rest of an earlier answer: %w", err)
+	}
+	first := s.seq + 1
+	for b := requests; len(b) > 0; b = b[binary.NativeEndian.Uint32(b):] {
+		s.seq++
+		binary.NativeEndian.PutUint32(b[8:], s.seq)
+		flags := binary.NativeEndian.Uint16(b[6:])
+		if int(binary.NativeEndian.Uint32(b)) == len(b) && flags&unix.NLM_F_DUMP != unix.NLM_F_DUMP {
+			binary.NativeEndian.PutUint16(b[6:], flags|unix.NLM_F_ACK)
 		}
 	}
-	s.seq++
-	binary.NativeEndian.PutUint32(request[8:], s.seq)
 	if err := s.extend(ctx); err != nil {
 		return err
 	}
-	if _, err := s.file.Write(request); err != nil {
+	if _, err := s.file.Write(requests); err != nil {
 		return s.explain(ctx, err)
 	}
-	s.open, s.interrupted = true, false
-	return s.receive(ctx, each)
+	s.first, s.open, s.interrupted = first, true, false
+	return s.receive(ctx, a)
 }
 
-// receive reads until the answer to the last request ends or each fails.
-func (s *socket) receive(ctx context.Context, each func(uint16, []byte) error) error {
+// drain reads what is left of an answer.
+func (s *socket) drain(ctx context.Context) error {
+	if !s.open {
+		return nil
+	}
+	return s.receive(ctx, answer{ended: func(error) error { return nil }})
+}
+
+// receive reads until the last request is answered or a function of the answer fails.
+func (s *socket) receive(ctx context.Context, a answer) error {
 	for {
 		if err := s.extend(ctx); err != nil {
 			return err
@@ -102,37 +127,41 @@ func (s *socket) receive(ctx context.Context, each func(uint16, []byte) error) e
 		if err != nil {
 			return s.explain(ctx, err)
 		}
-		if err := s.take(s.buf[:n], each); err != nil || !s.open {
+		if err := s.take(s.buf[:n], a); err != nil || !s.open {
 			return err
 		}
 	}
 }
 
-// take goes through one datagram. It does so to its end also when each fails:
-// the end of the answer may be in it.
-func (s *socket) take(b []byte, each func(uint16, []byte) error) (failed error) {
+// take goes through one datagram. It does so to its end also after a failure: the
+// end of the answer may be in it.
+func (s *socket) take(b []byte, a answer) (failed error) {
 	for len(b) > 0 {
 		h, payload, rest, err := nextMessage(b)
 		if err != nil {
 			return errors.Join(failed, err)
 		}
 		b = rest
-		if h.seq != s.seq {
+		if h.seq-s.first > s.seq-s.first { // of an earlier exchange
 			continue
 		}
 		s.interrupted = s.interrupted || h.flags&unix.NLM_F_DUMP_INTR != 0
 		switch {
 		case h.kind == unix.NLMSG_DONE || h.kind == unix.NLMSG_ERROR:
-			s.open = false
-			failed = cmp.Or(failed, s.verdict(payload))
-		case each != nil && failed == nil && h.kind >= unix.NLMSG_MIN_TYPE:
-			failed = each(h.kind, payload)
+			s.open = s.open && h.seq != s.seq
+			err := s.verdict(payload)
+			if a.ended != nil {
+				err = a.ended(err)
+			}
+			failed = cmp.Or(failed, err)
+		case a.each != nil && failed == nil && h.kind >= unix.NLMSG_MIN_TYPE:
+			failed = a.each(h.kind, payload)
 		}
 	}
 	return failed
 }
 
-// verdict reads the message that ends an answer.
+// verdict reads the message that ends the answer to one request.
 func (s *socket) verdict(payload []byte) error {
 	if err := ending(payload); err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 // cutBuffer bounds the memory for entries that are to be ended, in bytes. They are
 // ended when it is full and after the dump: ending entries that the kernel is
 // just listing can make it list others twice.
-const cutBuffer = 2 << 20
+const cutBuffer = 1 << 20
 
 // A Table is the conntrack table of the network namespace it was opened in. Its
 // methods may be called at the same time: sweeps wait for each other, Stats does not wait
@@ -89,8 +89,8 @@ func use(ctx context.Context, place chan *socket, f func(*socket) error) error {
 // place in memory: then a flow that just began has to begin again. Entries that end
 // meanwhile are no error.
 //
-// With an error, Result says what was seen and cut until then; the caller repeats the
-// sweep. An entry that cannot be read is left alone and is such an error, after all the others.
+// With an error, Result says what was seen and cut until then (or some more); the
+// caller repeats the sweep. An entry that cannot be read is left alone and is such an error, after all the others.
 // Memory does not depend on the size of the table.
 func (t *Table) Sweep(ctx context.Context, mark, mask uint32, judge func(Flow) bool) (Result, error) {
 	if err := CheckFilter(mark, mask); err != nil {
@@ -98,9 +98,9 @@ func (t *Table) Sweep(ctx context.Context, mark, mask uint32, judge func(Flow) b
 	}
 	s := sweep{table: t, mark: mark, mask: mask, judge: judge}
 	err := use(ctx, t.dumps, func(socket *socket) error {
-		return socket.exchange(ctx, dumpRequest(mark, mask), func(kind uint16, payload []byte) error {
+		return socket.exchange(ctx, dumpRequest(mark, mask), answer{each: func(kind uint16, payload []byte) error {
 			return s.visit(ctx, kind, payload)
-		})
+		}})
 	})
 	err = errors.Join(err, s.cut(ctx))
 	if s.unread > 0 {
@@ -161,14 +161,22 @@ func (s *sweep) cut(ctx context.Context) error {
 	defer func() { s.victims = s.victims[:0] }()
 	return use(ctx, s.table.control, func(socket *socket) error {
 		for b := s.victims; len(b) > 0; {
-			n := binary.NativeEndian.Uint32(b)
-			switch err := socket.exchange(ctx, b[:n], nil); {
-			case err == nil:
-				s.result.Cut++
-			case !errors.Is(err, unix.ENOENT):
+			size, count := 0, 0
+			for ; size < len(b) && count < batch; count++ {
+				size += int(binary.NativeEndian.Uint32(b[size:]))
+			}
+			err := socket.exchange(ctx, b[:size], answer{ended: func(verdict error) error {
+				if errors.Is(verdict, unix.ENOENT) {
+					count--
+					return nil
+				}
+				return verdict
+			}})
+			if err != nil {
 				return fmt.Errorf("end flow: %w", err)
 			}
-			b = b[n:]
+			s.result.Cut += count
+			b = b[size:]
 		}
 		return nil
 	})
@@ -179,7 +187,7 @@ func (t *Table) Stats(ctx context.Context) (Stats, error) {
 	var stats Stats
 	err := use(ctx, t.control, func(socket *socket) error {
 		for _, request := range []message{statsRequest(), statsCPURequest()} {
-			if err := socket.exchange(ctx, request, stats.add); err != nil {
+			if err := socket.exchange(ctx, request, answer{each: stats.add}); err != nil {
 				return err
 			}
 		}

@@ -119,7 +119,7 @@ func dumpRequest(mark, mask uint32) message {
 }
 
 func statsRequest() message {
-	return appendMessage(nil, msgStats, unix.NLM_F_ACK, unix.AF_UNSPEC).finish(0)
+	return appendMessage(nil, msgStats, 0, unix.AF_UNSPEC).finish(0)
 }
 
 func statsCPURequest() message {
@@ -135,7 +135,7 @@ func statsCPURequest() message {
 // parseEntry lets no entry pass that has none.
 func appendDelete(b message, e *entry) message {
 	start := len(b)
-	b = appendMessage(b, msgDelete, unix.NLM_F_ACK, e.family)
+	b = appendMessage(b, msgDelete, 0, e.family)
 	b = b.attr(attrTupleOrig|flagNested, e.tuple)
 	if len(e.zone) > 0 {
 		b = b.attr(attrZone, e.zone)

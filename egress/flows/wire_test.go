@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,7 +99,7 @@ func TestAppendDelete(t *testing.T) {
 	rest := []byte(all)
 	for _, m := range list {
 		h, got, next, err := nextMessage(rest)
-		if err != nil || h.kind != msgDelete || h.flags != unix.NLM_F_REQUEST|unix.NLM_F_ACK {
+		if err != nil || h.kind != msgDelete || h.flags != unix.NLM_F_REQUEST {
 			t.Fatalf("%+v, %v", h, err)
 		}
 		rest = next
@@ -191,12 +192,39 @@ func TestTake(t *testing.T) {
 		{"interrupted", with(5, unix.NLM_F_DUMP_INTR, entry, done), nil, 1, false, errInterrupted},
 		{"truncated", with(5, 0, entry, entry)[:len(entry)+20], nil, 1, true, errShort},
 	} {
-		s := socket{seq: 5, open: true}
+		s := socket{first: 5, seq: 5, open: true}
 		calls := 0
-		err := s.take(c.b, func(uint16, []byte) error { calls++; return c.fail })
+		err := s.take(c.b, answer{each: func(uint16, []byte) error { calls++; return c.fail }})
 		if !errors.Is(err, c.want) || calls != c.calls || s.open != c.open {
 			t.Errorf("%s: %d calls, open %t, %v", c.name, calls, s.open, err)
 		}
+	}
+}
+
+// Of several requests only those that fail and the last one are answered.
+func TestTakeBatch(t *testing.T) {
+	s := socket{first: 0xffffffff, seq: 1, open: true} // the numbers wrap
+	reply := func(seq uint32, n unix.Errno) message {
+		b := message(binary.NativeEndian.AppendUint32(appendMessage(nil, unix.NLMSG_ERROR, 0, 0)[:sizeofHeader], uint32(-int32(n)))).finish(0)
+		binary.NativeEndian.PutUint32(b[8:], seq)
+		return b
+	}
+	var verdicts []error
+	a := answer{ended: func(err error) error { verdicts = append(verdicts, err); return nil }}
+	for _, m := range []message{reply(0xfffffffe, unix.EPERM), reply(0xffffffff, unix.ENOENT), reply(0, unix.EPERM)} {
+		if err := s.take(m, a); err != nil || !s.open {
+			t.Errorf("open %t, %v", s.open, err)
+		}
+	}
+	if err := s.take(reply(1, 0), a); err != nil || s.open {
+		t.Errorf("open %t, %v", s.open, err)
+	}
+	if want := []error{unix.ENOENT, unix.EPERM, nil}; !slices.Equal(verdicts, want) {
+		t.Errorf("got %v, want %v", verdicts, want)
+	}
+	s.open = true
+	if err := s.take(reply(0, unix.EPERM), answer{}); !errors.Is(err, unix.EPERM) {
+		t.Errorf("without a function: %v", err)
 	}
 }
 

@@ -23,8 +23,9 @@ func sample() *egress.Status {
 					Targets: []egress.ProbeTargetStatus{{Target: "10.0.0.5", LastRTT: time.Millisecond, Attempts: 9, Failures: 1}}}}},
 			{Name: "blue", Phase: egress.PhaseDown},
 		},
-		Pools: []egress.PoolStatus{{Name: "red-pool", Network: "red", Addresses4: 16, Addresses6: 4, Advertised: true}},
-		Drops: []egress.DropStatus{{Reason: "invalid", Packets: 3, Bytes: 180}, {Reason: "uplink_source", Network: "red", Packets: 1, Bytes: 60}},
+		Pools:     []egress.PoolStatus{{Name: "red-pool", Network: "red", Addresses4: 16, Addresses6: 4, Advertised: true}},
+		Conntrack: &egress.ConntrackStatus{Flows: 10, MaxFlows: 100, InsertFailed: 1},
+		Drops:     []egress.DropStatus{{Reason: "invalid", Packets: 3, Bytes: 180}, {Reason: "uplink_source", Network: "red", Packets: 1, Bytes: 60}},
 		Policies: []egress.PolicyStatus{{Name: "team-a", Rules: []egress.RuleStatus{
 			{Action: egress.ActionNetwork, Forwarding: true}, {Action: egress.ActionNetwork}}}},
 	}

@@ -167,3 +167,17 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
+
+// ClientAddress is the address that a client of a pool that is not PerFlow is
+// translated to: one of addrs, of the client's family; invalid without any.
+func ClientAddress(addrs []netip.Addr, client netip.Addr) netip.Addr {
+	addrs = poolAddrs(addrs, client.Unmap().Is4())
+	switch len(addrs) {
+	case 0:
+		return netip.Addr{}
+	case 1:
+		return addrs[0]
+	}
+	n := bucketCount(len(addrs))
+	return Buckets(addrs, n)[PoolBucket(client, n)]
+}

@@ -105,7 +105,7 @@ func (d *differ) takeElements() {
 	for _, name := range sorted(d.have.Sets) {
 		have, want := d.have.Sets[name], d.want.Sets[name]
 		_, wanted := d.want.Sets[name]
-		if len(have.Elements) == 0 || !d.chainsRemade() && have.equal(want) {
+		if len(have.Elements) == 0 || !d.chainsRemade() && have.sameSpec(want) && sameMemory(have, want) {
 			continue
 		}
 		if !wanted || d.remakeSet[name] {
@@ -184,10 +184,12 @@ func (d *differ) putElements() {
 		if d.remakeSet[name] {
 			have.Elements = nil
 		}
-		if !d.chainsRemade() && have.sameElements(want) {
+		if !d.chainsRemade() && sameMemory(have, want) {
 			continue
 		}
-		for _, key := range d.moved(want, have) {
+		fresh := d.moved(want, have)
+		d.ops = slices.Grow(d.ops, len(fresh))
+		for _, key := range fresh {
 			d.op(Op{Verb: verbAdd, Kind: kindElement, Name: name, Set: want.bare(), Key: key, Value: want.Elements[key]})
 		}
 	}

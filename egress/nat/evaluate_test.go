@@ -298,8 +298,14 @@ func BenchmarkEdit(b *testing.B) {
 		}
 	})
 	b.Run("render+diff", func(b *testing.B) {
-		for b.Loop() {
-			Diff(have, Render(after))
+		r, cfgs := NewRenderer(), []Config{after, before}
+		have := r.Render(before)
+		for i := 0; b.Loop(); i++ {
+			want := r.Render(cfgs[i%2])
+			if n := len(Diff(have, want).Ops); n != 2 {
+				b.Fatalf("%d operations", n)
+			}
+			have = want
 		}
 	})
 }

@@ -64,7 +64,7 @@ func TestLegacyProblems(t *testing.T) {
 func TestErrorsAreBounded(t *testing.T) {
 	op := Op{Verb: verbAdd, Kind: kindElement, Name: "x"}
 	var p Plan
-	for range 10 * elementsPerCommand {
+	for range 10 * elementsPerLine {
 		op.Key = "2001:db8:1234:1234:1234:1234:1234:1234-2001:db8:1234:1234:1234:1234:1234:1239"
 		p.Ops = append(p.Ops, op)
 	}

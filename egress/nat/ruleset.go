@@ -158,13 +158,7 @@ func (s Set) sameSpec(other Set) bool {
 }
 
 func (s Set) equal(other Set) bool {
-	return s.sameSpec(other) && s.sameElements(other)
-}
-
-// sameElements compares the elements, and that at once where they are the same
-// in memory.
-func (s Set) sameElements(other Set) bool {
-	return sameMemory(s, other) || maps.Equal(s.Elements, other.Elements)
+	return s.sameSpec(other) && (sameMemory(s, other) || maps.Equal(s.Elements, other.Elements))
 }
 
 // sameMemory says whether two sets share their elements.

@@ -29,7 +29,7 @@ type Table struct {
 	log  *slog.Logger
 
 	mu  sync.Mutex
-	own map[uint32]time.Time // nft processes of Apply and Delete, and when they ended (zero: running)
+	own map[uint32]time.Time // ports (of nft: process ids) of Apply and Delete, and when they ended (zero: running)
 }
 
 // killDelay bounds the wait for nft's output after it was killed.
@@ -98,11 +98,25 @@ func (t *Table) Apply(ctx context.Context, p Plan) error {
 	if p.Empty() {
 		return nil
 	}
-	if _, err := t.run(ctx, true, p.script(), "-f", "-"); err != nil {
+	if err := t.apply(ctx, p); err != nil {
 		return fmt.Errorf("change table: %w", err)
 	}
 	t.log.Debug("nftables changed", "operations", len(p.Ops))
 	return nil
+}
+
+// apply sends simple plans to the kernel itself. If the kernel does not take
+// one, nft has a try, and in any case a better explanation.
+func (t *Table) apply(ctx context.Context, p Plan) error {
+	if batch, ok := encode(p); ok {
+		err := t.send(ctx, batch)
+		if err == nil {
+			return nil
+		}
+		t.log.Debug("nftables refused", "error", err)
+	}
+	_, err := t.run(ctx, true, p.script(), "-f", "-")
+	return err
 }
 
 // Check says whether the kernel would accept the plan. It changes nothing.

@@ -87,6 +87,10 @@ func qemuArgs(o options, j *job, img images, jobFile, console string) []string {
 		cpu = "host"
 	}
 	kernelLine := "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check random.trust_cpu=on " + jobOption + jobFile
+	if o.machine.icount {
+		// Other clocks cost thousands of instructions for each reading.
+		kernelLine = "clocksource=tsc tsc=reliable " + kernelLine
+	}
 	args := []string{
 		"-accel", o.machine.accel, "-cpu", cpu, "-smp", fmt.Sprint(o.machine.cpus), "-m", o.machine.memory, "-M", "q35",
 		"-nodefaults", "-display", "none", "-no-reboot",
@@ -94,6 +98,9 @@ func qemuArgs(o options, j *job, img images, jobFile, console string) []string {
 		"-device", "virtio-serial-pci",
 		"-chardev", "file,id=frames,path=/dev/fd/3", "-device", "virtserialport,chardev=frames,name=" + portName,
 		"-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
+	}
+	if o.machine.icount {
+		args = append(args, "-icount", "shift=0")
 	}
 	if o.shell {
 		args = append(args, "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")

@@ -52,6 +52,7 @@ type machine struct {
 	accel   string
 	memory  string
 	cpus    int
+	icount  bool // virtual time is the count of instructions, 1 ns each
 	timeout time.Duration
 }
 
@@ -78,6 +79,8 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	fs.StringVar(&o.machine.accel, "accel", or(getenv("EGRET_VM_ACCEL"), "tcg"), "QEMU accelerator, tcg or kvm (EGRET_VM_ACCEL)")
 	fs.StringVar(&o.machine.memory, "mem", or(getenv("EGRET_VM_MEM"), "2G"), "guest memory (EGRET_VM_MEM)")
 	fs.IntVar(&o.machine.cpus, "smp", cpus, "guest processors (EGRET_VM_SMP)")
+	fs.BoolVar(&o.machine.icount, "icount", getenv("EGRET_VM_ICOUNT") == "1",
+		"while the processor is busy, let the guest's clock count instructions, 1 ns each, so that times repeat (EGRET_VM_ICOUNT=1)")
 	fs.DurationVar(&o.machine.timeout, "timeout", timeout, "end the guest after this time, 0 for never (EGRET_VM_TIMEOUT); -shell has none")
 	fs.StringVar(&o.batch, "batch", "", "run the programs listed in this `file` in one boot")
 	fs.BoolVar(&o.shell, "shell", false, "interactive: a shell, or the given program, on the guest's console")
@@ -90,6 +93,9 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 		return o, err
 	}
 	o.args = fs.Args()
+	if o.machine.icount && (o.machine.accel != "tcg" || o.machine.cpus != 1) {
+		return o, errors.New("-icount needs -accel tcg and -smp 1")
+	}
 	if o.batch == "" && !o.shell && len(o.args) == 0 {
 		return o, errors.New("no program given (see vmrun -help)")
 	}

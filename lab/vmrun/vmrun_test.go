@@ -30,10 +30,14 @@ func TestParseOptions(t *testing.T) {
 	if want := (machine{accel: "tcg", memory: "2G", cpus: 1, timeout: 15 * time.Minute}); err != nil || o.machine != want {
 		t.Errorf("defaults %+v, %v, want %+v", o.machine, err, want)
 	}
+	o, err = parseOptions([]string{"-icount", "prog"}, func(string) string { return "" })
+	if args := strings.Join(qemuArgs(o, new(job), images{}, "", ""), " "); err != nil || !o.machine.icount || !strings.Contains(args, "-icount shift=0") {
+		t.Errorf("-icount: %v, %s", err, args)
+	}
 	for _, bad := range []struct {
 		args []string
 		env  string
-	}{{args: nil}, {args: []string{"-batch", "f", "prog"}}, {args: []string{"-batch", "f", "-shell"}}, {[]string{"prog"}, "x"}} {
+	}{{args: nil}, {args: []string{"-icount", "-smp", "2", "prog"}}, {args: []string{"-icount", "-accel", "kvm", "prog"}}, {args: []string{"-batch", "f", "prog"}}, {args: []string{"-batch", "f", "-shell"}}, {[]string{"prog"}, "x"}} {
 		_, err := parseOptions(append([]string{}, bad.args...), func(string) string { return bad.env })
 		if err == nil || errors.Is(err, flag.ErrHelp) {
 			t.Errorf("%+v is accepted", bad)

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/egret-router/egret/lab"
+)
+
+// guestOptions is what the host asks the guest to do, as JSON.
+type guestOptions struct {
+	Cases   []benchCase `json:"cases"` // the first is the generator alone
+	Packets int         `json:"packets"`
+	Rounds  int         `json:"rounds"`
+	// Together builds all cases before it measures any, and then measures them
+	// in turn, round by round: for clocks that the host's load disturbs.
+	Together bool   `json:"together"`
+	Egret    string `json:"egret"` // the binary; empty without a case of Egret
+
+	egretBinary    string
+	flowtableKnown bool
+}
+
+// A measurement is one line of what the guest writes: one run of one cell.
+type measurement struct {
+	Case    string `json:"case"`
+	Cell    cell   `json:"cell"`
+	Round   int    `json:"round"`
+	Sent    int    `json:"sent"`
+	Arrived int    `json:"arrived"`
+	Nanos   int64  `json:"nanos"`
+	// LateNanos is how long the kernel's thread for deferred packets ran: if it
+	// is not nothing, Nanos may not hold all work.
+	LateNanos int64 `json:"lateNanos,omitempty"`
+}
+
+// guest measures and writes measurements as lines of JSON.
+func guest(ctx context.Context, o guestOptions, out, notes io.Writer) error {
+	if text, err := exec.Command("modprobe", "pktgen").CombinedOutput(); err != nil {
+		return fmt.Errorf("load pktgen: %w: %s", err, text)
+	}
+	o.egretBinary = o.Egret
+	var err error
+	if o.Egret != "" {
+		if o.flowtableKnown, err = knowsFlowtable(o.Egret); err != nil {
+			return err
+		}
+	}
+	m := &meter{guestOptions: o, out: json.NewEncoder(out), notes: notes, began: time.Now()}
+	if m.thread, err = findThread("ksoftirqd/0"); err != nil {
+		return err
+	}
+	if o.Together {
+		return m.together(ctx)
+	}
+	for _, c := range o.Cases {
+		if err := m.alone(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type meter struct {
+	guestOptions
+	out    *json.Encoder
+	notes  io.Writer
+	thread string // the directory of ksoftirqd in /proc
+	began  time.Time
+}
+
+func (m *meter) note(format string, args ...any) {
+	fmt.Fprintf(m.notes, "bench: %6.1f s  %s\n", time.Since(m.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// alone builds, measures and removes one case.
+func (m *meter) alone(ctx context.Context, c benchCase) error {
+	t, err := m.prepare(ctx, c)
+	if err != nil {
+		return err
+	}
+	for round := range m.Rounds {
+		err = errors.Join(err, m.round(t, round))
+	}
+	return errors.Join(err, t.close())
+}
+
+// together measures all cases in turn.
+func (m *meter) together(ctx context.Context) (err error) {
+	var beds []*testbed
+	defer func() {
+		for _, t := range beds {
+			err = errors.Join(err, t.close())
+		}
+	}()
+	for _, c := range m.Cases {
+		t, err := m.prepare(ctx, c)
+		if err != nil {
+			return err
+		}
+		beds = append(beds, t)
+	}
+	for round := range m.Rounds {
+		for _, t := range beds {
+			if err := m.round(t, round); err != nil {
+				return err
+			}
+		}
+		m.note("round %d of %d", round+1, m.Rounds)
+	}
+	return nil
+}
+
+// prepare builds a case and establishes its flows: each has seen several
+// packets both ways, so that it is confirmed, assured and, where there is a
+// flowtable, offloaded.
+func (m *meter) prepare(ctx context.Context, c benchCase) (*testbed, error) {
+	m.note("%s: building", c.Name)
+	t, err := m.build(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	m.note("%s: measuring", c.Name)
+	if err := errors.Join(t.generators(), m.establish(t)); err != nil {
+		return nil, errors.Join(fmt.Errorf("establish the flows of %q: %w", c.Name, err), t.close())
+	}
+	return t, nil
+}
+
+func (m *meter) establish(t *testbed) error {
+	for _, f := range lab.Families() {
+		for i := range 4 {
+			for _, d := range []direction{toNetwork, toClients} {
+				s, err := m.run(t, cell{f, d}, flowsPerStream)
+				if err != nil {
+					return err
+				}
+				// The very first packets cost what a new flow costs.
+				if i == 0 && d == toNetwork {
+					s.Cell.Direction = firstOut
+					if err := m.out.Encode(s); err != nil {
+						return err
+					}
+				}
+				if s.Sent != s.Arrived {
+					return fmt.Errorf("%s %s, packet %d of each flow: %d of %d arrived", f, d, i+1, s.Arrived, s.Sent)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (m *meter) round(t *testbed, round int) error {
+	for _, c := range cells() {
+		s, err := m.run(t, c, max(1, m.Packets/streams))
+		if err != nil {
+			return err
+		}
+		s.Round = round
+		if err := m.out.Encode(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *meter) run(t *testbed, c cell, each int) (measurement, error) {
+	before, err := m.late()
+	if err != nil {
+		return measurement{}, err
+	}
+	s, err := t.gen[c].run(each)
+	if err != nil {
+		return measurement{}, err
+	}
+	after, err := m.late()
+	return measurement{Case: t.bench.Name, Cell: c, Sent: s.sent, Arrived: s.arrived, Nanos: s.took.Nanoseconds(), LateNanos: after - before}, err
+}
+
+// late is the time that ksoftirqd has run.
+func (m *meter) late() (int64, error) {
+	text, err := os.ReadFile(filepath.Join(m.thread, "schedstat"))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	return strconv.ParseInt(first, 10, 64)
+}
+
+// findThread finds a kernel thread by its name.
+func findThread(name string) (string, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if text, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(text)) == name {
+			return filepath.Dir(f), nil
+		}
+	}
+	return "", fmt.Errorf("no kernel thread %q", name)
+}
+
+// knowsFlowtable asks Egret whether it has the setting.
+func knowsFlowtable(egret string) (bool, error) {
+	f, err := os.CreateTemp("", "bench-*.yaml")
+	if err != nil {
+		return false, err
+	}
+	defer os.Remove(f.Name())
+	if _, err := f.WriteString("flowtable: true\n"); err != nil {
+		return false, err
+	}
+	if err := f.Close(); err != nil {
+		return false, err
+	}
+	out, err := exec.Command(egret, "check", f.Name()).CombinedOutput()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		return false, fmt.Errorf("ask %q for flowtables: %w", egret, err)
+	}
+	return !strings.Contains(string(out), "flowtable"), nil
+}

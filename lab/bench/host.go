@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// quickCases are those of -quick.
+const quickCases = `^(vrf-masquerade|egret-p1-n1|egret-p1000-n1|egret-p1-n1-ft)$`
+
+// host runs the VMs and writes the report.
+func host(ctx context.Context, o options, out io.Writer) error {
+	egret, err := filepath.Abs(o.egret)
+	if err != nil {
+		return err
+	}
+	flowtable, err := knowsFlowtable(egret)
+	if err != nil {
+		return err
+	}
+	pattern := o.cases
+	if pattern == "" && o.quick {
+		pattern = quickCases
+	}
+	cases, err := withVariants(allCases(flowtable), o.variants)
+	if err != nil {
+		return err
+	}
+	if cases, err = selectCases(cases, pattern); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ask := guestOptions{Cases: append([]benchCase{generatorCase}, cases...), Packets: o.packets, Rounds: o.rounds, Egret: egret}
+	counted, err := o.boot(ctx, self, ask, "-icount")
+	if err != nil {
+		return fmt.Errorf("count instructions: %w", err)
+	}
+	r, err := newReport(cases, counted)
+	if err != nil {
+		return err
+	}
+	r.FlowtableKnown = flowtable
+	if o.pps && !o.quick {
+		ask.Together, ask.Rounds = true, 3
+		timed, err := o.boot(ctx, self, ask)
+		if err != nil {
+			return fmt.Errorf("measure packets per second: %w", err)
+		}
+		if err := r.addRates(timed); err != nil {
+			return err
+		}
+	}
+	return r.write(out, o.json)
+}
+
+// boot runs a binary of ours in a VM, for the guest's part, and reads its
+// measurements.
+func (o options) boot(ctx context.Context, self string, ask guestOptions, flags ...string) ([]measurement, error) {
+	text, err := json.Marshal(ask)
+	if err != nil {
+		return nil, err
+	}
+	args := append(flags, "-timeout", "30m", self, "-guest", string(text))
+	cmd := exec.CommandContext(ctx, o.vmrun, args...)
+	// The runner ends its guest on SIGTERM.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var lines bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &lines, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.vmrun, err)
+	}
+	return readMeasurements(&lines)
+}
+
+// readMeasurements reads the guest's lines.
+func readMeasurements(r io.Reader) ([]measurement, error) {
+	var out []measurement
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		var m measurement
+		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
+			return nil, fmt.Errorf("read measurement %q: %w", lines.Text(), err)
+		}
+		out = append(out, m)
+	}
+	return out, lines.Err()
+}
