@@ -54,14 +54,7 @@ func measure(b *testing.B, p pair, want []probes.Config) {
 	pr := startProber(b, p.gw, reportEnv+"=4s")
 	defer func() { _ = pr.proc.Stop() }()
 	pr.set(want...)
-	lab.Eventually(b, time.Minute, "all probes to be up", func() error {
-		for _, s := range pr.report().States {
-			if s.Verdict != probes.Up {
-				return fmt.Errorf("%+v", s)
-			}
-		}
-		return nil
-	})
+	lab.Eventually(b, time.Minute, "all probes to be up", func() error { return allUp(pr.report()) })
 	first, began := pr.report(), time.Now()
 	lab.Eventually(b, time.Minute, "the end of the measurement", func() error {
 		if since := time.Since(began); since < benchTime {
@@ -73,8 +66,8 @@ func measure(b *testing.B, p pair, want []probes.Config) {
 	took := last.At.Sub(first.At)
 	a, f := totals(last)
 	a0, f0 := totals(first)
-	b.ReportMetric(100*float64(last.User-first.User+last.System-first.System)/float64(took), "%cpu")
-	b.ReportMetric(100*float64(last.User-first.User)/float64(took), "%user")
+	b.ReportMetric(100*float64(last.User-first.User+last.System-first.System)/float64(took), "cpu%")
+	b.ReportMetric(100*float64(last.User-first.User)/float64(took), "user%")
 	b.ReportMetric(float64(a-a0)/took.Seconds(), "attempts/s")
 	b.ReportMetric(float64(f-f0), "failures")
 	b.ReportMetric(0, "ns/op")
