@@ -55,10 +55,14 @@ func (s *socket) connect(to netip.AddrPort) error {
 }
 
 // wait calls check whenever the socket may be ready, until it says so or fails
-// with anything but EAGAIN, or ctx ends. It calls it once more when the time is
-// up: on a busy machine we may wake long after both the answer and the deadline,
-// and that is not the target's fault. check decides whether it came in time.
-func (s *socket) wait(ctx context.Context, write bool, check func(fd int) error) error {
+// with anything but EAGAIN, or ctx ends, or the deadline comes. Then it calls it
+// once more: on a busy machine we may wake long after both the answer and the
+// deadline, and that is not the target's fault. check decides whether it came in
+// time.
+func (s *socket) wait(ctx context.Context, deadline time.Time, write bool, check func(fd int) error) error {
+	if err := s.file.SetDeadline(deadline); err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = s.file.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	wait := s.raw.Read

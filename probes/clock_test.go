@@ -25,7 +25,7 @@ func TestClock(t *testing.T) {
 			a := &alarm{slack: time.Duration(random.Int64N(int64(10 * time.Millisecond)))}
 			a.ring = func(now time.Time) {
 				rang[i]++
-				if early := due[i].Sub(time.Now()); early < 0 || early > a.slack {
+				if early := time.Until(due[i]); early < 0 || early > a.slack {
 					t.Errorf("alarm %d with slack %v rang %v early", i, a.slack, early)
 				}
 				if !now.Equal(last) {
