@@ -44,7 +44,7 @@ func BenchmarkTargets(b *testing.B) {
 	p := newPair(b)
 	targets := manyTargets(p, 500)
 	acceptAll(b, p.far)
-	for _, kind := range []probes.Type{probes.ICMP, probes.TCP} {
+	for _, kind := range []probes.Type{probes.ICMP, probes.ARPND, probes.TCP} {
 		want := onePerConfig(targets)
 		for i := range want {
 			if want[i].Type = kind; kind == probes.TCP {
