@@ -66,7 +66,7 @@ func testNeighbours(t *testing.T, gw, far *lab.NS, port, vrf, uplink string) {
 
 	// The neighbour moves to another link-layer address: no failure.
 	before := p.state("four").Targets[0].Since
-	far.MustIP("link set " + uplink + " address 02:00:00:00:00:55")
+	far.MustIP("link set dev " + uplink + " address 02:00:00:00:00:55")
 	p.attempts("four", 5)
 	if s := p.state("four"); s.Verdict != probes.Up || !s.Targets[0].Since.Equal(before) {
 		t.Errorf("after a new link-layer address: %+v", s)
