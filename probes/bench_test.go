@@ -162,3 +162,15 @@ func totals(r report) (attempts, failures uint64) {
 	}
 	return attempts, failures
 }
+
+func allUp(r report) error {
+	for _, s := range r.States {
+		if s.Verdict != probes.Up {
+			return fmt.Errorf("not up: %+v", s)
+		}
+	}
+	if len(r.States) == 0 {
+		return fmt.Errorf("no probes")
+	}
+	return nil
+}

@@ -1,3 +1,5 @@
+//go:build soak
+
 package probes_test
 
 import (
@@ -12,8 +14,7 @@ import (
 	"github.com/egret-router/egret/probes"
 )
 
-// soakEnv is how long TestSoak goes on; without it, it is skipped. `make soak`
-// sets it.
+// soakEnv is how long TestSoak goes on; `make soak` sets it.
 const soakEnv = "EGRET_SOAK"
 
 // TestSoak probes 500 targets with the default timing while every processor is
@@ -22,7 +23,7 @@ const soakEnv = "EGRET_SOAK"
 func TestSoak(t *testing.T) {
 	duration, err := time.ParseDuration(os.Getenv(soakEnv))
 	if err != nil {
-		t.Skipf("%s is not a duration: a long test, which make soak runs", soakEnv)
+		t.Fatalf("%s: %v", soakEnv, err)
 	}
 	p := newPair(t)
 	targets := manyTargets(p, 500)
@@ -61,18 +62,6 @@ func TestSoak(t *testing.T) {
 	p.far.MustIP("route add blackhole " + targets[77] + "/32")
 	pr.verdict("n/p077", probes.Down)
 	t.Logf("one fell silent: detected within %v", pr.state("n/p077").Targets[0].Detection)
-}
-
-func allUp(r report) error {
-	for _, s := range r.States {
-		if s.Verdict != probes.Up {
-			return fmt.Errorf("not up: %+v", s)
-		}
-	}
-	if len(r.States) == 0 {
-		return fmt.Errorf("no probes")
-	}
-	return nil
 }
 
 // busy keeps every processor busy until the test ends.
