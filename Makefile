@@ -70,6 +70,10 @@ bench: deps-bench build bin/vmrun bin/bench ## the Go benchmarks, and the data p
 	go test -run '^$$' -bench '$(or $(RUN),.)' -benchmem $(or $(PKG),./...)
 	$(if $(PKG)$(RUN),,bin/bench $(BENCH))
 
+.PHONY: soak
+soak: deps-build ## long tests under load, outside CI (SOAK=10m PKG=)
+	EGRET_SOAK=$(or $(SOAK),10m) go test -v -count=1 -timeout 2h -tags soak -run Soak $(or $(PKG),./...)
+
 .PHONY: cover
 cover: deps-build ## statement coverage of the unit tests on this kernel
 	@mkdir -p .cache

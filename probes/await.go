@@ -12,6 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+var (
+	errNothing = errors.New("nothing came")
+	errLate    = errors.New("it came too late")
+)
+
 // socket is a socket of one attempt that a goroutine waits for.
 type socket struct {
 	file *os.File
@@ -50,10 +55,14 @@ func (s *socket) connect(to netip.AddrPort) error {
 }
 
 // wait calls check whenever the socket may be ready, until it says so or fails
-// with anything but EAGAIN, or ctx ends. It calls it once more when the time is
-// up: on a busy machine we may wake long after both the answer and the deadline,
-// and that is not the target's fault. check decides whether it came in time.
-func (s *socket) wait(ctx context.Context, write bool, check func(fd int) error) error {
+// with anything but EAGAIN, or ctx ends, or the deadline comes. Then it calls it
+// once more: on a busy machine we may wake long after both the answer and the
+// deadline, and that is not the target's fault. check decides whether it came in
+// time.
+func (s *socket) wait(ctx context.Context, deadline time.Time, write bool, check func(fd int) error) error {
+	if err := s.file.SetDeadline(deadline); err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = s.file.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	wait := s.raw.Read
@@ -68,7 +77,7 @@ func (s *socket) wait(ctx context.Context, write bool, check func(fd int) error)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = s.raw.Control(func(fd uintptr) { failed = check(int(fd)) })
 		if failed == unix.EAGAIN {
-			failed = ctx.Err()
+			failed = errNothing
 		}
 	}
 	if err != nil {

@@ -2,6 +2,9 @@ package probes_test
 
 import (
 	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -40,13 +43,89 @@ func onePerConfig(targets []string) []probes.Config {
 func BenchmarkTargets(b *testing.B) {
 	p := newPair(b)
 	targets := manyTargets(p, 500)
-	for _, kind := range []probes.Type{probes.ICMP} {
+	acceptAll(b, p.far)
+	for _, kind := range []probes.Type{probes.ICMP, probes.ARPND, probes.TCP} {
+		want := onePerConfig(targets)
+		for i := range want {
+			if want[i].Type = kind; kind == probes.TCP {
+				t := &want[i].Targets[0]
+				t.Endpoint, t.Address = netip.AddrPortFrom(t.Address, 80), netip.Addr{}
+			}
+		}
 		b.Run(string(kind), func(b *testing.B) {
 			for b.Loop() {
-				measure(b, p, onePerConfig(targets))
+				measure(b, p, want)
 			}
 		})
 	}
+}
+
+// acceptAll takes connections to port 80 of every address in ns.
+func acceptAll(b *testing.B, ns *lab.NS) {
+	b.Helper()
+	var l net.Listener
+	if err := ns.Do(func() (err error) {
+		l, err = net.Listen("tcp", ":80")
+		return err
+	}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+}
+
+// BenchmarkSet is a Set of 500 probes of which nothing, or one, has changed.
+func BenchmarkSet(b *testing.B) {
+	p := probes.New(slog.New(slog.DiscardHandler), nil)
+	defer p.Close()
+	want := many(500)
+	for _, change := range []bool{false, true} {
+		b.Run(fmt.Sprintf("change=%v", change), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				if change {
+					want[250].Fall = 2 + i%2
+				}
+				if err := p.Set(want); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkState reads the state of 500 probes.
+func BenchmarkState(b *testing.B) {
+	p := probes.New(slog.New(slog.DiscardHandler), nil)
+	defer p.Close()
+	if err := p.Set(many(500)); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if len(p.State()) != 500 {
+			b.Fatal("not all")
+		}
+	}
+}
+
+// many are n probes that send nothing: their device does not exist.
+func many(n int) []probes.Config {
+	var targets []string
+	for i := range n {
+		targets = append(targets, fmt.Sprintf("10.8.%d.%d", i/250, i%250+1))
+	}
+	want := onePerConfig(targets)
+	for i := range want {
+		want[i].Device, want[i].Interval = "egret-nowhere", time.Hour
+	}
+	return want
 }
 
 func measure(b *testing.B, p pair, want []probes.Config) {
@@ -54,14 +133,7 @@ func measure(b *testing.B, p pair, want []probes.Config) {
 	pr := startProber(b, p.gw, reportEnv+"=4s")
 	defer func() { _ = pr.proc.Stop() }()
 	pr.set(want...)
-	lab.Eventually(b, time.Minute, "all probes to be up", func() error {
-		for _, s := range pr.report().States {
-			if s.Verdict != probes.Up {
-				return fmt.Errorf("%+v", s)
-			}
-		}
-		return nil
-	})
+	lab.Eventually(b, time.Minute, "all probes to be up", func() error { return allUp(pr.report()) })
 	first, began := pr.report(), time.Now()
 	lab.Eventually(b, time.Minute, "the end of the measurement", func() error {
 		if since := time.Since(began); since < benchTime {
@@ -73,8 +145,8 @@ func measure(b *testing.B, p pair, want []probes.Config) {
 	took := last.At.Sub(first.At)
 	a, f := totals(last)
 	a0, f0 := totals(first)
-	b.ReportMetric(100*float64(last.User-first.User+last.System-first.System)/float64(took), "%cpu")
-	b.ReportMetric(100*float64(last.User-first.User)/float64(took), "%user")
+	b.ReportMetric(100*float64(last.User-first.User+last.System-first.System)/float64(took), "cpu%")
+	b.ReportMetric(100*float64(last.User-first.User)/float64(took), "user%")
 	b.ReportMetric(float64(a-a0)/took.Seconds(), "attempts/s")
 	b.ReportMetric(float64(f-f0), "failures")
 	b.ReportMetric(0, "ns/op")
@@ -89,4 +161,16 @@ func totals(r report) (attempts, failures uint64) {
 		}
 	}
 	return attempts, failures
+}
+
+func allUp(r report) error {
+	for _, s := range r.States {
+		if s.Verdict != probes.Up {
+			return fmt.Errorf("not up: %+v", s)
+		}
+	}
+	if len(r.States) == 0 {
+		return fmt.Errorf("no probes")
+	}
+	return nil
 }

@@ -25,7 +25,7 @@ func (m *merit) decay(d *Damping, now time.Time) {
 		m.figure *= math.Exp2(-float64(age) / float64(d.HalfLife))
 		m.at = now
 	}
-	m.figure = min(m.figure, d.ceiling()) // the rules may have changed
+	m.figure = min(m.figure, d.Ceiling()) // the rules may have changed
 	if m.figure < float64(d.Reuse) {
 		m.suppressed = false
 	}
@@ -36,7 +36,7 @@ func (m *merit) flap(d *Damping) {
 	if d == nil {
 		return
 	}
-	m.figure = min(m.figure+float64(d.Penalty), d.ceiling())
+	m.figure = min(m.figure+float64(d.Penalty), d.Ceiling())
 	if m.figure >= float64(d.Suppress) {
 		m.suppressed = true
 	}
@@ -50,7 +50,8 @@ func (m *merit) release(d *Damping) time.Time {
 	return m.at.Add(time.Duration(float64(d.HalfLife) * math.Log2(m.figure/float64(d.Reuse))))
 }
 
-// ceiling is the figure that takes MaxSuppress to fall to Reuse (RFC 2439, 4.2).
-func (d *Damping) ceiling() float64 {
+// Ceiling bounds the figure of merit: it takes MaxSuppress to fall from there to
+// Reuse (RFC 2439, 4.2).
+func (d *Damping) Ceiling() float64 {
 	return float64(d.Reuse) * math.Exp2(float64(d.MaxSuppress)/float64(d.HalfLife))
 }

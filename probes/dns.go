@@ -55,14 +55,16 @@ func newDNSAttempt(c Config, t Target) *dnsAttempt {
 }
 
 // try is an attempt.
-func (a *dnsAttempt) try(ctx context.Context) (time.Duration, error) {
+func (a *dnsAttempt) try(ctx context.Context, timeout time.Duration) (time.Duration, error) {
 	id, query, err := a.query()
 	if err != nil {
 		return 0, fmt.Errorf("make query: %w", err)
 	}
 	start := time.Now()
-	came, err := a.overUDP(ctx, id, query)
+	came, err := a.overUDP(ctx, timeout, id, query)
 	if errors.Is(err, errTruncated) {
+		ctx, cancel := context.WithDeadline(ctx, start.Add(timeout))
+		defer cancel()
 		came, err = a.overTCP(ctx, id, query)
 		if err != nil {
 			err = fmt.Errorf("by TCP: %w", err)
@@ -88,7 +90,7 @@ func (a *dnsAttempt) query() (uint16, []byte, error) {
 }
 
 // overUDP returns when the answer came.
-func (a *dnsAttempt) overUDP(ctx context.Context, id uint16, query []byte) (time.Time, error) {
+func (a *dnsAttempt) overUDP(ctx context.Context, timeout time.Duration, id uint16, query []byte) (time.Time, error) {
 	none := time.Time{}
 	s, err := newSocket(familyOf(a.server.Addr()), unix.SOCK_DGRAM, a.device, a.source, stamps)
 	if err != nil {
@@ -105,16 +107,16 @@ func (a *dnsAttempt) overUDP(ctx context.Context, id uint16, query []byte) (time
 	if a.buf == nil {
 		a.buf = make([]byte, maxMessage)
 	}
-	deadline, _ := ctx.Deadline()
+	deadline := time.Now().Add(timeout)
 	var came time.Time
-	err = s.wait(ctx, false, func(fd int) error {
+	err = s.wait(ctx, deadline, false, func(fd int) error {
 		for range maxReads {
 			p, err := receive(fd, a.buf, a.control)
 			if err != nil {
 				return err
 			}
-			if !deadline.IsZero() && p.came.After(deadline) {
-				return context.DeadlineExceeded
+			if p.came.After(deadline) {
+				return errLate
 			}
 			if answers(p.data, id, a.question) { // else a stray or a forgery
 				came = p.came

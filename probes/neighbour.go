@@ -13,9 +13,10 @@ import (
 
 const (
 	macSize = 6
-	// sourceAge is how long the kernel's choice of a source is used, and the port's
-	// own address.
-	sourceAge = time.Second
+	// sourceAge is how long the kernel's choice of a source is used, unless an
+	// attempt fails, macAge how long the port's own link-layer address.
+	sourceAge = 10 * time.Second
+	macAge    = time.Second
 
 	arpSize                = 28 // RFC 826 for Ethernet and IPv4
 	arpRequest, arpReply   = 1, 2
@@ -40,7 +41,8 @@ type neighbour struct {
 	found  time.Time
 }
 
-func (n *neighbour) forget() { n.known = false }
+// forget makes the next request go to all, with what the kernel says then.
+func (n *neighbour) forget() { n.known, n.found = false, time.Time{} }
 
 // arpLine is a packet socket for ARP on one port.
 type arpLine struct {
@@ -173,9 +175,9 @@ type ownMAC struct {
 	read time.Time
 }
 
-// get is at most sourceAge old.
+// get is at most macAge old.
 func (o *ownMAC) get(now time.Time) ([macSize]byte, error) {
-	if !o.read.IsZero() && now.Sub(o.read) < sourceAge {
+	if !o.read.IsZero() && now.Sub(o.read) < macAge {
 		return o.mac, nil
 	}
 	name, err := unix.Getsockname(o.fd)

@@ -91,7 +91,7 @@ func newProber(log *slog.Logger, notify func()) *Prober {
 func (p *Prober) realTrier(c Config, t Target) trier {
 	switch c.Type {
 	case HTTP:
-		return &called{prober: p, try: newHTTPAttempt(c, t).try}
+		return &called{prober: p, try: within(newHTTPAttempt(c, t).try)}
 	case TCP:
 		return &called{prober: p, try: newTCPAttempt(c, t).try}
 	case DNS:

@@ -35,7 +35,7 @@ func newWorld() *world {
 		starts: map[string][]time.Time{}, active: map[string]int{}}
 }
 
-func (w *world) attempts(c Config, t Target) attempt {
+func (w *world) attempts(c Config, t Target) func(context.Context) (time.Duration, error) {
 	who := c.Name + " " + t.String()
 	return func(ctx context.Context) (time.Duration, error) {
 		w.mu.Lock()
@@ -100,9 +100,9 @@ func ping(name string, hosts ...byte) Config {
 }
 
 // testProber tries targets by calling what attempts makes.
-func testProber(log *slog.Logger, notify func(), attempts func(Config, Target) attempt) *Prober {
+func testProber(log *slog.Logger, notify func(), attempts func(Config, Target) func(context.Context) (time.Duration, error)) *Prober {
 	p := newProber(log, notify)
-	p.triers = func(c Config, t Target) trier { return &called{prober: p, try: attempts(c, t)} }
+	p.triers = func(c Config, t Target) trier { return &called{prober: p, try: within(attempts(c, t))} }
 	return p
 }
 

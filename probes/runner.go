@@ -17,9 +17,23 @@ type trier interface {
 	stop() bool
 }
 
-// attempt tries a target once. It returns soon after ctx ends and may be called
-// again, but not twice at a time. The duration counts only when err is nil.
-type attempt func(ctx context.Context) (rtt time.Duration, err error)
+// attempt tries a target once. It returns soon after ctx ends, or timeout after
+// it has asked, and may be called again, but not twice at a time. The duration
+// counts only when err is nil.
+type attempt func(ctx context.Context, timeout time.Duration) (rtt time.Duration, err error)
+
+// within is an attempt whose time begins with the call.
+func within(try func(ctx context.Context) (time.Duration, error)) attempt {
+	return func(ctx context.Context, timeout time.Duration) (time.Duration, error) {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		rtt, err := try(ctx)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = noAnswer(timeout, err)
+		}
+		return rtt, err
+	}
+}
 
 // called makes attempts by calling a function, each from a goroutine of its own.
 type called struct {
@@ -30,12 +44,12 @@ type called struct {
 
 func (c *called) begin(timeout time.Duration, done func(outcome)) {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(c.prober.ctx, timeout)
+	ctx, cancel := context.WithCancel(c.prober.ctx)
 	c.cancel = cancel
 	c.prober.running.Go(func() {
 		defer cancel()
-		rtt, err := c.try(ctx)
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		rtt, err := c.try(ctx, timeout)
+		if errors.Is(err, errNothing) || errors.Is(err, errLate) {
 			err = noAnswer(timeout, err)
 		}
 		done(outcome{start: start, at: time.Now(), rtt: rtt, err: err})

@@ -37,7 +37,7 @@ func familyOf(a netip.Addr) int {
 }
 
 // try is an attempt.
-func (a *tcpAttempt) try(ctx context.Context) (time.Duration, error) {
+func (a *tcpAttempt) try(ctx context.Context, timeout time.Duration) (time.Duration, error) {
 	s, err := newSocket(a.family, unix.SOCK_STREAM, a.device, a.source, abort)
 	if err != nil {
 		return 0, err
@@ -47,9 +47,9 @@ func (a *tcpAttempt) try(ctx context.Context) (time.Duration, error) {
 	if err := s.connect(a.to); err != nil {
 		return 0, fmt.Errorf("connect: %w", err)
 	}
-	deadline, _ := ctx.Deadline()
+	deadline := time.Now().Add(timeout)
 	var rtt time.Duration
-	err = s.wait(ctx, true, func(fd int) error {
+	err = s.wait(ctx, deadline, true, func(fd int) error {
 		var failed error
 		rtt, failed = established(fd, start, deadline)
 		return failed
@@ -91,8 +91,8 @@ func established(fd int, start, deadline time.Time) (time.Duration, error) {
 	} else {
 		now = now.Add(-time.Duration(info.Last_ack_recv) * time.Millisecond)
 	}
-	if !deadline.IsZero() && now.After(deadline.Add(tickSlack)) {
-		return 0, context.DeadlineExceeded
+	if now.After(deadline.Add(tickSlack)) {
+		return 0, errLate
 	}
 	return max(1, now.Sub(start)), nil
 }

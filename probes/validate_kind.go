@@ -44,7 +44,7 @@ func (c Config) validateHTTP() error {
 		wrong("tlsServerName", "%q is not a name", h.TLSServerName)
 	}
 	for i, header := range h.Headers {
-		if err := header.validate(); err != nil {
+		if err := header.Validate(); err != nil {
 			wrong(fmt.Sprintf("headers[%d]", i), "%w", err)
 		}
 	}
@@ -71,7 +71,8 @@ func notHost(r rune) bool {
 // reserved are the headers that the request itself, or another field, decides.
 var reserved = []string{"Host", "Content-Length", "Transfer-Encoding", "Trailer", "Connection"}
 
-func (h Header) validate() error {
+// Validate says why h cannot be sent.
+func (h Header) Validate() error {
 	switch {
 	case !httpguts.ValidHeaderFieldName(h.Name) || len(h.Name) > MaxHeader:
 		return fmt.Errorf("name %q is not a header's", h.Name)
@@ -100,7 +101,7 @@ func (c Config) validateDNS() error {
 		errs = append(errs, fmt.Errorf("dns.%s: %w", field, fmt.Errorf(format, args...)))
 	}
 	d := c.dns()
-	if err := checkName(d.Name); err != nil {
+	if err := d.CheckName(); err != nil {
 		wrong("name", "%w", err)
 	}
 	if _, ok := recordTypes[d.Type]; !ok {
@@ -109,16 +110,20 @@ func (c Config) validateDNS() error {
 	if _, ok := responseCodes[d.RCode]; !ok {
 		wrong("rcode", "%q is none of NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP and REFUSED", d.RCode)
 	}
-	if d.Answer != "" {
-		if err := d.checkAnswer(); err != nil {
-			wrong("answer", "%w", err)
-		}
+	if err := d.CheckAnswer(); err != nil {
+		wrong("answer", "%w", err)
 	}
 	return errors.Join(errs...)
 }
 
-// checkAnswer holds that the answer can be one.
-func (d DNSConfig) checkAnswer() error {
+// CheckName says what is wrong with Name.
+func (d DNSConfig) CheckName() error { return checkName(d.Name) }
+
+// CheckAnswer says why Answer cannot be one, when Type and RCode are given.
+func (d DNSConfig) CheckAnswer() error {
+	if d.Answer == "" {
+		return nil
+	}
 	if d.RCode != "NOERROR" {
 		return fmt.Errorf("%q cannot be expected together with %s", d.Answer, d.RCode)
 	}
@@ -176,8 +181,8 @@ func (d *Damping) validate() error {
 	if d.MaxSuppress < MinHalfLife || d.MaxSuppress > MaxHoldDown {
 		wrong("maxSuppress", "%v is not within %v and %v", d.MaxSuppress, MinHalfLife, MaxHoldDown)
 	}
-	if errs == nil && d.ceiling() < float64(d.Suppress) {
-		wrong("maxSuppress", "%v lets the figure of merit rise to %.0f only, so that nothing is ever suppressed", d.MaxSuppress, d.ceiling())
+	if errs == nil && d.Ceiling() < float64(d.Suppress) {
+		wrong("maxSuppress", "%v lets the figure of merit rise to %.0f only, so that nothing is ever suppressed", d.MaxSuppress, d.Ceiling())
 	}
 	return errors.Join(errs...)
 }

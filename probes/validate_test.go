@@ -2,6 +2,7 @@ package probes
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,19 @@ func TestValidate(t *testing.T) {
 		return c
 	}
 	none := func(*Config) {}
+	ask := func(d DNSConfig, servers ...string) Config {
+		c := ping("red/dns")
+		c.Type, c.DNS = DNS, &d
+		for _, s := range servers {
+			c.Targets = append(c.Targets, Target{Endpoint: netip.MustParseAddrPort(s)})
+		}
+		return c
+	}
+	damped := func(change func(d *Damping)) Config {
+		d := DefaultDamping()
+		change(&d)
+		return one(func(c *Config) { c.Damping = &d })
+	}
 	for _, c := range []struct {
 		name   string
 		config Config
@@ -79,6 +93,43 @@ func TestValidate(t *testing.T) {
 		{"body", web(func(c *Config) { c.HTTP.Body = strings.Repeat("x", MaxBody+1) }, "http://10.0.0.1/"), "http.body: longer"},
 		{"head", web(func(c *Config) { c.HTTP.Method, c.HTTP.Body = "HEAD", "x" }, "http://10.0.0.1/"), "http.body: the answer to HEAD has none"},
 		{"server name", web(func(c *Config) { c.HTTP.TLSServerName = "a b" }, "https://10.0.0.1/"), "http.tlsServerName:"},
+		{"headers", web(func(c *Config) { c.HTTP.Headers = []Header{{"X-A", "b"}, {"x-a", ""}} }, "http://10.0.0.1/"), ""},
+		{"header name", web(func(c *Config) { c.HTTP.Headers = []Header{{"X A", "b"}} }, "http://10.0.0.1/"), `http.headers[0]: name "X A" is not a header's`},
+		{"header value", web(func(c *Config) { c.HTTP.Headers = []Header{{"A", "b\r\nc"}} }, "http://10.0.0.1/"), `http.headers[0]: value of "A"`},
+		{"host header", web(func(c *Config) { c.HTTP.Headers = []Header{{"hOST", "b"}} }, "http://10.0.0.1/"), `http.headers[0]: name "hOST" cannot be set`},
+		{"many headers", web(func(c *Config) { c.HTTP.Headers = slices.Repeat([]Header{{"A", "b"}}, 17) }, "http://10.0.0.1/"), "http.headers: 17 of them"},
+		{"ca", web(func(c *Config) { c.HTTP.CAFile = "/etc/ca.pem" }, "https://10.0.0.1/"), ""},
+		{"relative ca", web(func(c *Config) { c.HTTP.CAFile = "ca.pem" }, "https://10.0.0.1/"), `http.caFile: "ca.pem" is not an absolute path`},
+		{"useless ca", web(func(c *Config) { c.HTTP.CAFile, c.HTTP.TLSInsecure = "/ca.pem", true }, "https://10.0.0.1/"), "http.caFile: means nothing"},
+		{"tcp", one(func(c *Config) {
+			c.Type, c.Targets = TCP, []Target{{Endpoint: netip.MustParseAddrPort("[fd00::1]:80")}}
+		}), ""},
+		{"tcp port", one(func(c *Config) { c.Type, c.Targets = TCP, []Target{{Endpoint: netip.MustParseAddrPort("10.0.0.1:0")}} }), `targets[0]: endpoint "10.0.0.1:0" has no port`},
+		{"tcp address", one(func(c *Config) { c.Type = TCP }), `targets[0]: address "10.0.0.1" in a probe of type "tcp", which needs an endpoint`},
+		{"neighbours", one(func(c *Config) { c.Type = ARPND }), ""},
+		{"target source", one(func(c *Config) { c.Targets[0].Source = netip.MustParseAddr("10.0.0.9") }), ""},
+		{"target source family", one(func(c *Config) { c.Targets[0].Source = netip.MustParseAddr("fd00::9") }), `targets[0]: "10.0.0.1" is not of the family of the source "fd00::9"`},
+		{"target source any", one(func(c *Config) { c.Targets[0].Source = netip.MustParseAddr("0.0.0.0") }), `targets[0]: source: address "0.0.0.0"`},
+		{"dns", ask(DNSConfig{Name: "example.com.", Type: "SOA", Answer: "ns.example.com"}, "10.0.0.1:53"), ""},
+		{"dns nothing", one(func(c *Config) { c.Type, c.Targets = DNS, []Target{{Endpoint: netip.MustParseAddrPort("10.0.0.1:53")}} }), "dns: missing"},
+		{"dns name", ask(DNSConfig{Name: "a..b"}, "10.0.0.1:53"), `dns.name: "a..b" is not a domain name`},
+		{"dns no name", ask(DNSConfig{}, "10.0.0.1:53"), `dns.name: missing`},
+		{"dns long label", ask(DNSConfig{Name: strings.Repeat("a", 64) + ".b"}, "10.0.0.1:53"), `is not a domain name`},
+		{"dns type", ask(DNSConfig{Name: "a", Type: "MX"}, "10.0.0.1:53"), `dns.type: "MX" is none of`},
+		{"dns rcode", ask(DNSConfig{Name: "a", RCode: "0"}, "10.0.0.1:53"), `dns.rcode: "0" is none of`},
+		{"dns answer", ask(DNSConfig{Name: "a", Answer: "fd00::1"}, "10.0.0.1:53"), `dns.answer: "fd00::1" is not an address for A`},
+		{"dns answer of none", ask(DNSConfig{Name: "a", RCode: "NXDOMAIN", Answer: "10.0.0.1"}, "10.0.0.1:53"), `dns.answer: "10.0.0.1" cannot be expected together with NXDOMAIN`},
+		{"dns in icmp", one(func(c *Config) { c.DNS = &DNSConfig{Name: "a"} }), `dns: set in a probe of type "icmp"`},
+		{"quorum", one(func(c *Config) { c.Require = Quorum(1) }), ""},
+		{"large quorum", one(func(c *Config) { c.Require = Quorum(2) }), `require: "2" is neither`},
+		{"hold-down", one(func(c *Config) { c.HoldDown = -1 }), "holdDown: -1ns is not within"},
+		{"damping", damped(func(*Damping) {}), ""},
+		{"penalty", damped(func(d *Damping) { d.Penalty = 0 }), "damping.penalty: 0 is not within 1 and 1000000"},
+		{"reuse", damped(func(d *Damping) { d.Reuse = 0 }), "damping.reuse: 0 is not within"},
+		{"suppress", damped(func(d *Damping) { d.Suppress = 1000 }), "damping.suppress: 1000 is not above reuse (1000)"},
+		{"half-life", damped(func(d *Damping) { d.HalfLife = 1 }), "damping.halfLife: 1ns is not within 1s and 1h0m0s"},
+		{"max suppress", damped(func(d *Damping) { d.MaxSuppress = 2 * time.Hour }), "damping.maxSuppress: 2h0m0s is not within"},
+		{"useless damping", damped(func(d *Damping) { d.MaxSuppress = 15 * time.Second }), "damping.maxSuppress: 15s lets the figure of merit rise to 2000 only"},
 		{"tls", web(func(c *Config) { c.HTTP.TLSInsecure = true }, "http://10.0.0.1/"), "http.tls: no target is https"},
 	} {
 		err := c.config.Validate()

@@ -173,6 +173,29 @@ func TestCombineProperty(t *testing.T) {
 	}
 }
 
+func TestQuorum(t *testing.T) {
+	for _, c := range []struct {
+		n             int
+		targets, want string
+	}{
+		{1, "UDD", "U"}, {1, "DDD", "D"}, {2, "UUD", "U"}, {2, "UDD", "D"}, {2, "U?D", "?"}, {2, "UU?", "U"}, {2, "DD?", "D"},
+		{3, "UUU", "U"}, {3, "UUD", "D"}, {3, "UU?", "?"}, {4, "UUU", "?"}, {0, "UUU", "?"},
+	} {
+		var v []Verdict
+		for _, r := range c.targets {
+			v = append(v, Verdict(strings.IndexRune("?UD", r)))
+		}
+		if got := string("?UD"[combine(Quorum(c.n), v)]); got != c.want {
+			t.Errorf("%d of %q: %s, want %s", c.n, c.targets, got, c.want)
+		}
+	}
+	for n := 1; n < 5; n++ { // any and all are quorums
+		if Any.needs(n) != 1 || All.needs(n) != n || Quorum(n).needs(n) != n || Quorum(n+1).needs(n) != 0 || Require("01").needs(n) != 0 {
+			t.Errorf("%d targets", n)
+		}
+	}
+}
+
 func reversed(s string) string {
 	out := ""
 	for _, r := range s {

@@ -103,7 +103,7 @@ func (p *parser) nextHopProbes(n *network, raws []RawNextHopProbe, others []prob
 		}
 		p.template = true
 		c := p.probe(n, at, name, RawProbe{Type: raw.Type, Interval: raw.Interval, AttemptTimeout: raw.AttemptTimeout,
-			Rise: raw.Rise, Fall: raw.Fall})
+			Rise: raw.Rise, Fall: raw.Fall, HoldDown: raw.HoldDown, Damping: raw.Damping})
 		p.template = false
 		if !slices.Contains(nextHopProbeTypes(), c.Type) && c.Type != "" {
 			p.add(at.key("type"), "%s cannot probe a next hop: use %s", c.Type, alternatives(words(nextHopProbeTypes())))
@@ -119,7 +119,7 @@ func (p *parser) nextHopProbes(n *network, raws []RawNextHopProbe, others []prob
 }
 
 // nextHopProbeTypes are the kinds that need nothing but an address.
-func nextHopProbeTypes() []probes.Type { return []probes.Type{probes.ICMP} }
+func nextHopProbeTypes() []probes.Type { return []probes.Type{probes.ICMP, probes.ARPND} }
 
 func words(types []probes.Type) []string {
 	var out []string

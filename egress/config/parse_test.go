@@ -52,14 +52,14 @@ func TestLimits(t *testing.T) {
 	for i := range pools {
 		pools[i] = RawPool{Name: fmt.Sprintf("p%d", i), Network: "n0", Prefixes: []string{fmt.Sprintf("198.51.%d.%d", i>>8, i&255)}}
 	}
-	targets := make([]string, maxTargets+1)
+	targets := make([]RawTarget, maxTargets+1)
 	for i := range targets {
-		targets[i] = fmt.Sprintf("10.0.%d.%d", i>>8, i&255)
+		targets[i].Target = fmt.Sprintf("10.0.%d.%d", i>>8, i&255)
 	}
 	long := func(n int) string { return strings.Repeat("x", n) }
 	networks[0].Probes = []RawProbe{
 		{Type: "icmp", Targets: targets},
-		{Type: "http", Targets: []string{"http://10.0.0.1/" + long(maxURL), "http://10.0.0.1/"}, HTTP: &RawHTTP{Body: long(maxBody + 1), Host: long(maxHost + 1)}},
+		{Type: "http", Targets: []RawTarget{{Target: "http://10.0.0.1/" + long(maxURL)}, {Target: "http://10.0.0.1/"}}, HTTP: &RawHTTP{Body: long(maxBody + 1), Host: long(maxHost + 1)}},
 		{Name: long(maxName + 1), Type: "icmp", Targets: targets[:1]},
 	}
 	raw := Raw{

@@ -146,39 +146,81 @@ type RawImport struct {
 	LocalPref   *int64   `mapstructure:"localPref"`
 }
 
+// Quorum is any, all or a number, which may be written with or without quotes.
+type Quorum string
+
 // RawProbe is a health check.
 type RawProbe struct {
-	Name           string   `mapstructure:"name"`
-	Type           string   `mapstructure:"type"`
-	Targets        []string `mapstructure:"targets"`
-	Interval       Duration `mapstructure:"interval"`
-	AttemptTimeout Duration `mapstructure:"attemptTimeout"`
-	Rise           *int64   `mapstructure:"rise"`
-	Fall           *int64   `mapstructure:"fall"`
-	Require        string   `mapstructure:"require"`
-	Source         string   `mapstructure:"source"`
-	HTTP           *RawHTTP `mapstructure:"http"`
+	Name           string      `mapstructure:"name"`
+	Type           string      `mapstructure:"type"`
+	Targets        []RawTarget `mapstructure:"targets"`
+	Interval       Duration    `mapstructure:"interval"`
+	AttemptTimeout Duration    `mapstructure:"attemptTimeout"`
+	Rise           *int64      `mapstructure:"rise"`
+	Fall           *int64      `mapstructure:"fall"`
+	HoldDown       Duration    `mapstructure:"holdDown"`
+	Damping        RawDamping  `mapstructure:"damping"`
+	Require        Quorum      `mapstructure:"require"`
+	Source         string      `mapstructure:"source"`
+	Interface      string      `mapstructure:"interface"`
+	HTTP           *RawHTTP    `mapstructure:"http"`
+	DNS            *RawDNS     `mapstructure:"dns"`
+}
+
+// RawTarget is what a probe asks. In a file a plain string stands for
+// {target: it}.
+type RawTarget struct {
+	Target string `mapstructure:"target"`
+	Source string `mapstructure:"source"`
+}
+
+// RawDamping is the suppression of targets that flap.
+type RawDamping struct {
+	Enabled     *bool    `mapstructure:"enabled"`
+	Penalty     *int64   `mapstructure:"penalty"`
+	Suppress    *int64   `mapstructure:"suppress"`
+	Reuse       *int64   `mapstructure:"reuse"`
+	HalfLife    Duration `mapstructure:"halfLife"`
+	MaxSuppress Duration `mapstructure:"maxSuppress"`
+}
+
+// RawDNS is what a DNS probe asks and expects.
+type RawDNS struct {
+	Name   string `mapstructure:"name"`
+	Type   string `mapstructure:"type"`
+	RCode  string `mapstructure:"rcode"`
+	Answer string `mapstructure:"answer"`
 }
 
 // RawNextHopProbe is a health check of every next hop.
 type RawNextHopProbe struct {
-	Name           string   `mapstructure:"name"`
-	Type           string   `mapstructure:"type"`
-	Interval       Duration `mapstructure:"interval"`
-	AttemptTimeout Duration `mapstructure:"attemptTimeout"`
-	Rise           *int64   `mapstructure:"rise"`
-	Fall           *int64   `mapstructure:"fall"`
+	Name           string     `mapstructure:"name"`
+	Type           string     `mapstructure:"type"`
+	Interval       Duration   `mapstructure:"interval"`
+	AttemptTimeout Duration   `mapstructure:"attemptTimeout"`
+	Rise           *int64     `mapstructure:"rise"`
+	Fall           *int64     `mapstructure:"fall"`
+	HoldDown       Duration   `mapstructure:"holdDown"`
+	Damping        RawDamping `mapstructure:"damping"`
 }
 
 // RawHTTP is what an HTTP probe sends and expects.
 type RawHTTP struct {
-	Method        string `mapstructure:"method"`
-	Host          string `mapstructure:"host"`
-	StatusMin     *int64 `mapstructure:"statusMin"`
-	StatusMax     *int64 `mapstructure:"statusMax"`
-	Body          string `mapstructure:"body"`
-	TLSServerName string `mapstructure:"tlsServerName"`
-	TLSInsecure   bool   `mapstructure:"tlsInsecure"`
+	Method        string      `mapstructure:"method"`
+	Host          string      `mapstructure:"host"`
+	Headers       []RawHeader `mapstructure:"headers"`
+	StatusMin     *int64      `mapstructure:"statusMin"`
+	StatusMax     *int64      `mapstructure:"statusMax"`
+	Body          string      `mapstructure:"body"`
+	TLSServerName string      `mapstructure:"tlsServerName"`
+	TLSInsecure   bool        `mapstructure:"tlsInsecure"`
+	CAFile        string      `mapstructure:"caFile"`
+}
+
+// RawHeader is a header of a request.
+type RawHeader struct {
+	Name  string `mapstructure:"name"`
+	Value string `mapstructure:"value"`
 }
 
 // RawPool is a set of egress addresses.

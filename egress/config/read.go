@@ -169,6 +169,9 @@ func expandShorthand(from, to reflect.Type, data any) (any, error) {
 	if key := shorthand(to); key != "" && from.Kind() == reflect.String {
 		return map[string]any{key: data}, nil
 	}
+	if n, ok := data.(int); ok && to == reflect.TypeFor[Quorum]() {
+		return strconv.Itoa(n), nil
+	}
 	return data, nil
 }
 

@@ -46,6 +46,8 @@ func shorthand(t reflect.Type) string {
 		return "prefix"
 	case reflect.TypeFor[RawNextHop]():
 		return "address"
+	case reflect.TypeFor[RawTarget]():
+		return "target"
 	}
 	return ""
 }
@@ -103,6 +105,7 @@ func (s *shaper) str(n *yaml.Node, t reflect.Type, at path, emptyAllowed bool) {
 	case isString && n.Value == "" && !emptyAllowed:
 		s.add(n, at, "is empty: write a value, or remove the key")
 	case isString:
+	case t == reflect.TypeFor[Quorum]() && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int":
 	case t == reflect.TypeFor[Duration]():
 		s.add(n, at, "must be a duration with its unit, such as 300ms, 5s or 1m30s%s", isInstead(n))
 	case n.Kind == yaml.ScalarNode:

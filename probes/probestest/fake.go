@@ -22,6 +22,7 @@ type Fake struct {
 	pending  map[string]probes.Verdict
 	sets     int
 	failures []error
+	changes  []probes.Change
 	closed   bool
 }
 
@@ -70,7 +71,7 @@ func (f *Fake) Set(want []probes.Config) error {
 		f.configs = append(f.configs, c)
 		s, runs := f.states[c.Name]
 		if !runs {
-			s = probes.State{Name: c.Name, Verdict: f.pending[c.Name], Since: time.Now()}
+			s = probes.State{Name: c.Name, Network: c.Network, Verdict: f.pending[c.Name], Since: time.Now()}
 			delete(f.pending, c.Name)
 		}
 		states[c.Name] = withTargets(s, c)
@@ -110,6 +111,8 @@ func (f *Fake) Put(name string, v probes.Verdict) {
 		notify = nil
 	} else {
 		i := slices.IndexFunc(f.configs, func(c probes.Config) bool { return c.Name == name })
+		f.changes = append(f.changes, probes.Change{Seq: uint64(len(f.changes)) + 1, At: time.Now(), Probe: name, Network: s.Network,
+			Whole: true, From: s.Verdict, To: v})
 		s.Verdict, s.Since = v, time.Now()
 		f.states[name] = withTargets(s, f.configs[i])
 	}
@@ -152,6 +155,13 @@ func (f *Fake) State() []probes.State {
 	}
 	slices.SortFunc(out, func(a, b probes.State) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// Changes are those that Put made after the one with the given Seq.
+func (f *Fake) Changes(after uint64) []probes.Change {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.changes[min(after, uint64(len(f.changes))):])
 }
 
 // Close refuses later Sets.

@@ -16,6 +16,7 @@ import (
 type prober interface {
 	Set([]probes.Config) error
 	State() []probes.State
+	Changes(after uint64) []probes.Change
 	Close()
 }
 
