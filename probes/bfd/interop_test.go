@@ -23,7 +23,7 @@ var requirements = map[string]lab.Feature{"frr": lab.FRR, "bird": lab.BIRD}
 // network is a neighbour behind a port of the gateway, in a VRF of its own
 // where the kernel has VRFs. All networks have the same addresses.
 type network struct {
-	t      *testing.T
+	t      testing.TB
 	far    *lab.NS
 	device string // that sockets are bound to: the VRF, or the port
 	port   string
@@ -31,7 +31,7 @@ type network struct {
 }
 
 // newGateway is a namespace with a server of sessions.
-func newGateway(t *testing.T, neighbours ...string) (*lab.Lab, *lab.NS, *speaker) {
+func newGateway(t testing.TB, neighbours ...string) (*lab.Lab, *lab.NS, *speaker) {
 	t.Helper()
 	features := []lab.Feature{lab.Root}
 	for _, d := range neighbours {
@@ -46,7 +46,7 @@ func newGateway(t *testing.T, neighbours ...string) (*lab.Lab, *lab.NS, *speaker
 	return l, gw, startSpeaker(t, l, gw)
 }
 
-func connect(t *testing.T, l *lab.Lab, gw *lab.NS, name string, number int) *network {
+func connect(t testing.TB, l *lab.Lab, gw *lab.NS, name string, number int) *network {
 	t.Helper()
 	n := &network{t: t, far: l.MustNamespace(name), port: fmt.Sprintf("eth%d", number)}
 	n.device = n.port
