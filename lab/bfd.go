@@ -17,7 +17,7 @@ import (
 // protocols. With BIRD, which has timers and keys per device only, the last of
 // a device decides for all of them, and so does the last that is multihop.
 type RouterBFD struct {
-	Peer, Local netip.Addr
+	Peer, Local netip.Addr // both are needed
 	// Device is needed for a single hop.
 	Device   string
 	Multihop bool
@@ -103,7 +103,7 @@ func (c RouterConfig) birdBFD(b *strings.Builder) {
 			where = "multihop"
 			fmt.Fprintf(&neighbors, "  neighbor %s local %s multihop yes;\n", peer, s.Local)
 		} else {
-			fmt.Fprintf(&neighbors, "  neighbor %s dev %q;\n", peer, s.Device)
+			fmt.Fprintf(&neighbors, "  neighbor %s dev %q local %s;\n", peer, s.Device, s.Local.WithZone(""))
 		}
 		text := fmt.Sprintf("interval %[1]d ms; idle tx interval 1 s; multiplier %[2]d; passive %[3]t;", s.Interval.Milliseconds(), s.mult(), s.Passive)
 		if s.Password != "" {
@@ -111,7 +111,7 @@ func (c RouterConfig) birdBFD(b *strings.Builder) {
 		}
 		options[where] = strings.NewReplacer("true", "yes", "false", "no").Replace(text)
 	}
-	b.WriteString("protocol bfd {\n")
+	b.WriteString("protocol bfd {\n  debug { events };\n")
 	for _, where := range slices.Sorted(maps.Keys(options)) {
 		fmt.Fprintf(b, "  %s { %s };\n", where, options[where])
 	}

@@ -98,6 +98,15 @@ func (r *Router) each(do func(*Proc) error) error {
 	return errors.Join(errs...)
 }
 
+// PIDs are the ids of the router's processes.
+func (r *Router) PIDs() []int {
+	var pids []int
+	for _, p := range r.procs {
+		pids = append(pids, p.PID())
+	}
+	return pids
+}
+
 // Config is the present configuration.
 func (r *Router) Config() RouterConfig { return r.config }
 

@@ -44,8 +44,9 @@ type Client struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	// changed holds at most one pending request of the notifier.
-	changed chan struct{}
+	// changed holds at most one pending request of the notifier, outgoing one of
+	// the writer.
+	changed, outgoing chan struct{}
 
 	mu     sync.Mutex
 	conn   net.Conn // nil while not connected
@@ -59,7 +60,8 @@ type Client struct {
 // NewClient starts to connect.
 func NewClient(opts ClientOptions) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Client{opts: opts, ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1), states: map[string]State{}}
+	c := &Client{opts: opts, ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1), outgoing: make(chan struct{}, 1),
+		states: map[string]State{}}
 	c.running.Go(c.run)
 	c.running.Go(c.notifier)
 	return c
@@ -91,21 +93,31 @@ func (c *Client) Set(want []Config) error {
 		return fmt.Errorf("set bfd sessions: %w", ErrClosed)
 	}
 	c.want, c.isSet = valid, true
-	c.sendWant()
+	poke(c.outgoing)
 	return err
 }
 
-// sendWant sends the wanted sessions, if there is a connection. c.mu is held.
-func (c *Client) sendWant() {
-	if c.conn == nil || !c.isSet {
+// write sends what Set wants to one connection, until that ends.
+func (c *Client) write(ctx context.Context, conn net.Conn) {
+	defer conn.Close() // the reader ends, too
+	if writeLine(conn, request{Hello: &clientHello{Version: protocolVersion, Linger: c.opts.Linger}}) != nil {
 		return
 	}
-	want := c.want
-	if want == nil {
-		want = []Config{}
-	}
-	if err := writeLine(c.conn, request{Set: &want}); err != nil {
-		c.conn.Close() // run connects again
+	for {
+		c.mu.Lock()
+		want, isSet := c.want, c.isSet
+		c.mu.Unlock()
+		if want == nil {
+			want = []Config{} // not null, which would be no Set
+		}
+		if isSet && writeLine(conn, request{Set: &want}) != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.outgoing:
+		}
 	}
 }
 
@@ -135,7 +147,7 @@ func (c *Client) State() []State {
 }
 
 // Close ends the connection. With keep the sessions go on without us, for the
-// time Linger; otherwise they and the server end.
+// time Linger; otherwise they and the server end, if it can be reached.
 func (c *Client) Close(keep bool) error {
 	c.mu.Lock()
 	if c.closed {
@@ -143,14 +155,15 @@ func (c *Client) Close(keep bool) error {
 		return nil
 	}
 	c.closed = true
-	var err error
-	if c.conn != nil {
-		if !keep {
-			err = writeLine(c.conn, request{Quit: true})
-		}
-		c.conn.Close()
-	}
+	conn := c.conn
 	c.mu.Unlock()
+	var err error
+	if conn != nil {
+		if !keep {
+			err = writeLine(conn, request{Quit: true})
+		}
+		conn.Close()
+	}
 	c.cancel()
 	c.running.Wait()
 	if err != nil {
@@ -186,8 +199,13 @@ func (c *Client) run() {
 
 // serve reads from one connection to its end.
 func (c *Client) serve(conn net.Conn) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	var writer sync.WaitGroup
+	writer.Go(func() { c.write(ctx, conn) })
 	defer func() {
+		cancel()
 		conn.Close()
+		writer.Wait()
 		c.mu.Lock()
 		c.conn = nil
 		c.mu.Unlock()
@@ -217,11 +235,7 @@ func (c *Client) hear(conn net.Conn, r response) bool {
 	}
 	if r.Hello != nil {
 		c.opts.Log.Debug("reached the bfd process", "pid", r.Hello.PID, "started", r.Hello.Started)
-		if err := writeLine(conn, request{Hello: &clientHello{Version: protocolVersion, Linger: c.opts.Linger}}); err != nil {
-			return false
-		}
 		c.conn = conn
-		c.sendWant()
 	}
 	if r.SetError != "" {
 		c.opts.Log.Error("bfd process refuses sessions", "err", r.SetError)

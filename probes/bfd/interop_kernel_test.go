@@ -26,15 +26,15 @@ func TestInterop(t *testing.T) {
 				s.set(want...)
 				n.start(kind, role.theyPassive, want)
 				for _, c := range want {
-					s.await(c.Name, "up at 80 ms x 3", func(st bfd.State) bool {
+					s.await(c.Name, "up at 80 ms", func(st bfd.State) bool {
 						return st.Status == bfd.Up && st.RemoteStatus == bfd.Up && st.TxInterval == theirInterval &&
-							st.RxInterval == theirInterval && st.DetectTime == 3*theirInterval
+							st.RxInterval == theirInterval && st.DetectTime == patience*theirInterval
 					})
-					n.theirs(c, "up at 80 ms x 3", func(x lab.BFDSession) bool {
+					n.theirs(c, "up at 80 ms", func(x lab.BFDSession) bool {
 						if kind == "frr" {
 							return x.State == "Up" && x.RemoteTx == c.DesiredMinTx && x.RemoteRx == c.RequiredMinRx
 						}
-						return x.State == "Up" && x.Interval == theirInterval && x.Timeout == 3*theirInterval
+						return x.State == "Up" && x.Interval == theirInterval && x.Timeout == patience*theirInterval
 					})
 				}
 			})
@@ -75,7 +75,7 @@ func (n *network) freeze(s *speaker, want []bfd.Config) {
 		st := s.await(c.Name, "down by time", func(st bfd.State) bool {
 			return st.Status == bfd.Down && st.Diag == bfd.DetectionTimeExpired && st.RemoteDiscriminator == 0
 		})
-		n.t.Logf("%s frozen: %s down %v later (80 ms x 3)", n.router.Kind, c.Name, st.Since.Sub(at).Round(time.Millisecond))
+		n.t.Logf("%s frozen: %s down %v later (80 ms x 15)", n.router.Kind, c.Name, st.Since.Sub(at).Round(time.Millisecond))
 	}
 	if err := n.router.Thaw(); err != nil {
 		n.t.Fatal(err)
@@ -176,7 +176,7 @@ func (n *network) retime(s *speaker, want []bfd.Config) {
 		s.set(changed...)
 		agreed := max(d, theirInterval)
 		s.await(want[0].Name, "retimed to "+d.String(), func(st bfd.State) bool {
-			return st.TxInterval == agreed && st.RxInterval == agreed && st.DetectTime == 3*agreed
+			return st.TxInterval == agreed && st.RxInterval == agreed && st.DetectTime == patience*agreed
 		})
 		n.theirs(want[0], "retimed to "+d.String(), func(x lab.BFDSession) bool {
 			if n.router.Kind == "frr" {

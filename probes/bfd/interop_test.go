@@ -23,7 +23,7 @@ var requirements = map[string]lab.Feature{"frr": lab.FRR, "bird": lab.BIRD}
 // network is a neighbour behind a port of the gateway, in a VRF of its own
 // where the kernel has VRFs. All networks have the same addresses.
 type network struct {
-	t      *testing.T
+	t      testing.TB
 	far    *lab.NS
 	device string // that sockets are bound to: the VRF, or the port
 	port   string
@@ -31,7 +31,7 @@ type network struct {
 }
 
 // newGateway is a namespace with a server of sessions.
-func newGateway(t *testing.T, neighbours ...string) (*lab.Lab, *lab.NS, *speaker) {
+func newGateway(t testing.TB, neighbours ...string) (*lab.Lab, *lab.NS, *speaker) {
 	t.Helper()
 	features := []lab.Feature{lab.Root}
 	for _, d := range neighbours {
@@ -46,7 +46,7 @@ func newGateway(t *testing.T, neighbours ...string) (*lab.Lab, *lab.NS, *speaker
 	return l, gw, startSpeaker(t, l, gw)
 }
 
-func connect(t *testing.T, l *lab.Lab, gw *lab.NS, name string, number int) *network {
+func connect(t testing.TB, l *lab.Lab, gw *lab.NS, name string, number int) *network {
 	t.Helper()
 	n := &network{t: t, far: l.MustNamespace(name), port: fmt.Sprintf("eth%d", number)}
 	n.device = n.port
@@ -99,29 +99,40 @@ func names(sessions []bfd.Config) []string {
 
 func address(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// session is a Config with 50 ms x 3.
+// patience is the multiplier on both sides: above a second at 80 ms, since
+// machines that run tests are kept waiting, and so are FRR and BIRD on them.
+const patience = 15
+
+// session is a Config with 50 ms.
 func session(name, device, local, peer string) bfd.Config {
 	return bfd.Config{Name: name, Device: device, Local: address(local), Peer: address(peer),
-		DesiredMinTx: 50 * time.Millisecond, RequiredMinRx: 50 * time.Millisecond, DetectMult: 3}
+		DesiredMinTx: 50 * time.Millisecond, RequiredMinRx: 50 * time.Millisecond, DetectMult: patience}
 }
 
 // start runs the router, with the other ends of these sessions at 80 ms.
 func (n *network) start(kind string, passive bool, sessions []bfd.Config) {
 	n.t.Helper()
-	c := lab.RouterConfig{ASN: 65001, RouterID: address("172.16.0.2")}
+	var ends []lab.RouterBFD
 	for _, s := range sessions {
-		c.BFD = append(c.BFD, theirEnd(s, passive))
+		ends = append(ends, theirEnd(s, passive))
 	}
+	n.run(kind, ends...)
+}
+
+func (n *network) run(kind string, ends ...lab.RouterBFD) {
+	n.t.Helper()
+	c := lab.RouterConfig{ASN: 65001, RouterID: address("172.16.0.2"), BFD: ends}
 	var err error
 	if n.router, err = daemons[kind](n.far, c); err != nil {
 		n.t.Fatal(err)
 	}
 }
 
+// theirInterval is what FRR and BIRD want.
 const theirInterval = 80 * time.Millisecond
 
 func theirEnd(c bfd.Config, passive bool) lab.RouterBFD {
-	return lab.RouterBFD{Peer: c.Local, Local: c.Peer, Device: "u0", Multihop: c.Multihop, Interval: theirInterval, Passive: passive}
+	return lab.RouterBFD{Peer: c.Local, Local: c.Peer, Device: "u0", Multihop: c.Multihop, Interval: theirInterval, Mult: patience, Passive: passive}
 }
 
 // theirs waits until the router sees a session so.

@@ -97,7 +97,7 @@ func allUp(states []bfd.State, n int) error {
 // speaker is a client in the test of a server process in a namespace.
 type speaker struct {
 	*bfd.Client
-	t    *testing.T
+	t    testing.TB
 	proc *lab.Proc
 	path string
 
@@ -105,7 +105,7 @@ type speaker struct {
 	told []bfd.State
 }
 
-func startServer(t *testing.T, ns *lab.NS, path string, linger time.Duration) *lab.Proc {
+func startServer(t testing.TB, ns *lab.NS, path string, linger time.Duration) *lab.Proc {
 	t.Helper()
 	cmd := ns.Command(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), processEnv+"=serve", pathEnv+"="+path, lingerEnv+"="+linger.String())
@@ -117,7 +117,7 @@ func startServer(t *testing.T, ns *lab.NS, path string, linger time.Duration) *l
 }
 
 // startSpeaker starts a server process in a namespace, and its client here.
-func startSpeaker(t *testing.T, l *lab.Lab, ns *lab.NS) *speaker {
+func startSpeaker(t testing.TB, l *lab.Lab, ns *lab.NS) *speaker {
 	t.Helper()
 	path := filepath.Join(l.Dir, ns.Name+"-bfd.sock")
 	s := &speaker{t: t, path: path, proc: startServer(t, ns, path, time.Minute)}

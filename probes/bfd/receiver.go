@@ -1,7 +1,6 @@
 package bfd
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -26,8 +25,8 @@ type receiver struct {
 	file  *os.File
 	raw   syscall.RawConn
 	// handle gets each packet, and when the kernel received it.
-	handle func(r *receiver, b []byte, a arrival, at, now time.Time)
-	done   chan struct{}
+	handle        func(r *receiver, b []byte, a arrival, at, now time.Time)
+	closing, done chan struct{}
 
 	// reading is held from before a packet leaves the socket until it is handled:
 	// who holds it and finds the socket empty knows all that came.
@@ -43,7 +42,8 @@ func startReceiver(s spot, handle func(*receiver, []byte, arrival, time.Time, ti
 		return nil, err
 	}
 	r := &receiver{
-		spot: s, fd: fd, index: deviceIndex(fd, s.device), file: os.NewFile(uintptr(fd), "bfd"), handle: handle, done: make(chan struct{}),
+		spot: s, fd: fd, index: deviceIndex(fd, s.device), file: os.NewFile(uintptr(fd), "bfd"), handle: handle,
+		closing: make(chan struct{}), done: make(chan struct{}),
 		empty: began, buf: make([]byte, maxPacketBytes+1), control: make([]byte, controlBytes),
 	}
 	if r.raw, err = r.file.SyscallConn(); err != nil {
@@ -56,6 +56,7 @@ func startReceiver(s spot, handle func(*receiver, []byte, arrival, time.Time, ti
 
 // close ends the goroutine. It must not be called by handle.
 func (r *receiver) close() {
+	close(r.closing)
 	_ = r.file.Close()
 	<-r.done
 }
@@ -65,12 +66,13 @@ func (r *receiver) run() {
 	for {
 		// Errors of the socket itself, such as of a device that went down, are
 		// reported once each and say nothing about packets.
-		err := r.raw.Read(func(fd uintptr) bool { return !r.read(int(fd), batch) })
-		if errors.Is(err, os.ErrClosed) {
-			return
+		if err := r.raw.Read(func(fd uintptr) bool { return !r.read(int(fd), batch) }); err == nil {
+			continue
 		}
-		if err != nil {
-			time.Sleep(time.Millisecond) // never seen; must not spin
+		select {
+		case <-r.closing:
+			return
+		case <-time.After(time.Millisecond): // never seen; must not spin
 		}
 	}
 }

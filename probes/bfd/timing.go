@@ -3,9 +3,12 @@ package bfd
 import "time"
 
 // txSlack is how much earlier than drawn a packet may go, so that those of
-// several sessions share a wake-up. It never goes below three quarters of the
-// interval.
-const txSlack = time.Millisecond
+// several sessions share a wake-up. It is never more than a twentieth of the
+// interval, and never makes it less than three quarters.
+const (
+	txSlack      = 5 * time.Millisecond
+	txSlackShare = 20
+)
 
 // timing are the intervals of our side, and the Poll Sequence that makes the
 // peer know them (RFC 5880 6.5, 6.8.3).
@@ -70,7 +73,7 @@ func (m *machine) reschedule(now time.Time) {
 	if m.nextTx.Before(now) {
 		m.nextTx = now
 	}
-	m.earliestTx = m.nextTx.Add(-txSlack)
+	m.earliestTx = m.nextTx.Add(-min(txSlack, m.interval()/txSlackShare))
 	if m.earliestTx.Before(least) {
 		m.earliestTx = least
 	}
