@@ -126,6 +126,7 @@ func (s *server) neighbor(p Peer, secret string, restarting bool, limit uint32) 
 			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.restart != nil}},
 			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: limit},
+			AddPaths:          &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.AddPath}},
 		})
 	}
 	return n
