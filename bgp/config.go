@@ -58,6 +58,7 @@ type GracefulRestart struct {
 
 // Peer is one neighbour, or all that dial us from a range of addresses.
 type Peer struct {
+	// Address may be link-local with the zone of its interface.
 	Address netip.Addr
 	// Range instead of Address takes sessions from every address in it; they are
 	// never dialled. Ranges do not overlap, and have no other peer's Address in
@@ -103,6 +104,12 @@ type Peer struct {
 	// IPv4 and IPv6 are the address families negotiated; neither means the
 	// family of Address.
 	IPv4, IPv6 bool
+	// ExtendedNextHop announces IPv4 prefixes over an IPv6 session with the
+	// session's own address as next hop (RFC 8950). Received ones are taken in any
+	// case.
+	ExtendedNextHop bool
+	// AddPath takes several paths to one prefix from the peer (RFC 7911).
+	AddPath bool
 	// NextHopIPv4 is the next hop announced for IPv4 prefixes over an IPv6
 	// session and NextHopIPv6 the one for IPv6 prefixes over an IPv4 session,
 	// where the session's own address is of no use. Without it the prefixes of
@@ -167,7 +174,8 @@ type State struct {
 }
 
 // Route is one prefix learned, with the next hops of its best paths of equal
-// cost, sorted.
+// cost, sorted, as the peers sent them: perhaps off the link, of the other family
+// (RFC 8950), or link-local with the zone of the session's interface.
 type Route struct {
 	Prefix   netip.Prefix
 	NextHops []netip.Addr
@@ -186,6 +194,11 @@ type PeerState struct {
 	// "active", "opensent", "openconfirm", "established".
 	State string
 	Since time.Time
+	// RouterID is the peer's, invalid while the session is down.
+	RouterID netip.Addr
+	// Capabilities are those that both sides announced, sorted; nil while the
+	// session is down.
+	Capabilities []string
 	// LastError is the last NOTIFICATION or transport error, decoded.
 	LastError string
 	// Received counts prefixes in Adj-RIB-In, Accepted those that passed import,

@@ -1,7 +1,10 @@
 package bgp
 
 import (
+	"slices"
 	"testing"
+
+	"github.com/egret-router/egret/lab"
 )
 
 // TestExportAttributes has all attributes, their changes, and a peer's
@@ -73,5 +76,37 @@ func TestExportAttributes(t *testing.T) {
 		if p := g.peerState(u.addr); p.Flaps != 0 || p.State != established || p.Advertised != 2 {
 			t.Errorf("the session was reset: %+v", p)
 		}
+	}
+}
+
+// TestExtendedNextHop has IPv4 prefixes with IPv6 next hops, both ways (RFC
+// 8950), and both families over one session.
+func TestExtendedNextHop(t *testing.T) {
+	lab.Require(t, lab.Root)
+	l := lab.New(t)
+	gw, up := l.MustNamespace("gw"), l.MustNamespace("up")
+	l.MustLink(gw, "eth0", up, "eth0")
+	gw.MustIP("addr add fd00:16::1/64 dev eth0 nodad")
+	up.MustIP("addr add fd00:16::2/64 dev eth0 nodad")
+	configs := map[*lab.NS]Config{}
+	for ns, side := range map[*lab.NS]struct {
+		asn       uint32
+		peer      string
+		pool, far string
+	}{gw: {gatewayASN, "fd00:16::2", "198.51.100.0/28", "2001:db8:51::/64"}, up: {65001, "fd00:16::1", "10.1.0.0/16", "2001:db8:1::/48"}} {
+		configs[ns] = Config{Network: "red", ASN: side.asn, RouterID: addr("10.0.0.1"), Advertise: advertise(side.pool, side.far),
+			Peers: []Peer{{Address: addr(side.peer), ASN: gatewayASN + 65001 - side.asn, IPv4: true, IPv6: true, ExtendedNextHop: true, Import: anything, Passive: ns == up}}}
+	}
+	up.MustIP("link set lo up")
+	c, d := startChild(t, gw), startChild(t, up)
+	cfg := configs[gw]
+	cfg.RouterID = addr("10.0.0.2")
+	d.set(configs[up])
+	c.set(cfg)
+	c.routes("red", "10.1.0.0/16 via fd00:16::2", "2001:db8:1::/48 via fd00:16::2")
+	d.routes("red", "198.51.100.0/28 via fd00:16::1", "2001:db8:51::/64 via fd00:16::1")
+	p, err := c.peer("red", addr("fd00:16::2"))
+	if want := []string{"4-octet-as", "extended-message", "extended-next-hop", "ipv4-unicast", "ipv6-unicast", "route-refresh"}; err != nil || !slices.Equal(p.Capabilities, want) || p.RouterID != addr("10.0.0.1") || p.Warning != "" {
+		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -63,6 +63,52 @@ func translateSession(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) sess
 	for f := range families {
 		out.negotiated[f] = local[f] && remote[f]
 	}
+	ours := capNames(e.Peer.State.LocalCap)
+	for _, name := range capNames(e.Peer.State.RemoteCap) {
+		if slices.Contains(ours, name) {
+			out.capabilities = append(out.capabilities, name)
+		}
+	}
+	slices.Sort(out.capabilities)
+	out.capabilities = slices.Compact(out.capabilities)
+	out.routerID = e.Peer.State.RouterID
+	return out
+}
+
+// Names of capabilities that decide something here.
+const (
+	capExtendedNextHop = "extended-next-hop"
+	capAddPath         = "add-path"
+)
+
+// capNames names capabilities of the IANA registry "Capability Codes"; others
+// are left out.
+func capNames(caps []packet.ParameterCapabilityInterface) []string {
+	var out []string
+	for _, c := range caps {
+		switch c.Code() {
+		case packet.BGP_CAP_MULTIPROTOCOL:
+			for f := range families {
+				if mp, ok := c.(*packet.CapMultiProtocol); ok && mp.CapValue == packetFamily(f) {
+					out = append(out, strings.ToLower(f.String())+"-unicast")
+				}
+			}
+		case packet.BGP_CAP_ROUTE_REFRESH:
+			out = append(out, "route-refresh")
+		case packet.BGP_CAP_EXTENDED_NEXTHOP:
+			out = append(out, capExtendedNextHop)
+		case packet.BGP_CAP_EXTENDED_MESSAGE:
+			out = append(out, "extended-message")
+		case packet.BGP_CAP_GRACEFUL_RESTART:
+			out = append(out, "graceful-restart")
+		case packet.BGP_CAP_FOUR_OCTET_AS_NUMBER:
+			out = append(out, "4-octet-as")
+		case packet.BGP_CAP_ADD_PATH:
+			out = append(out, capAddPath)
+		case packet.BGP_CAP_LONG_LIVED_GRACEFUL_RESTART:
+			out = append(out, "long-lived-graceful-restart")
+		}
+	}
 	return out
 }
 
@@ -114,6 +160,9 @@ func (s *server) candidate(path *apiutil.Path, peer netip.Addr) candidate {
 			c.nextHop = a.Value
 		case *packet.PathAttributeMpReachNLRI:
 			c.nextHop = a.Nexthop
+			if c.nextHop.Is6() && c.nextHop.IsUnspecified() && a.LinkLocalNexthop.IsValid() {
+				c.nextHop = a.LinkLocalNexthop
+			}
 		case *packet.PathAttributeOrigin:
 			c.origin = a.Value
 		case *packet.PathAttributeLocalPref:

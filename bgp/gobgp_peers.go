@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -38,15 +39,47 @@ func (s *server) reopen(p Peer, secret string) error {
 	if err := s.updatePeer(p, secret, 0); err != nil {
 		return err
 	}
-	return s.bgp.EnablePeer(context.Background(), &api.EnablePeerRequest{Address: p.Address.String()})
+	return s.setAdmin(p, api.PeerState_ADMIN_STATE_UP, func(ctx context.Context) error {
+		return s.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.Address.String()})
+	})
 }
 
 // disable ends the session with the peer's ShutdownMessage (RFC 9003), and keeps
 // it down until reopen.
 func (s *server) disable(p Peer) error {
-	return s.bgp.DisablePeer(context.Background(), &api.DisablePeerRequest{
-		Address: p.Address.String(), Communication: p.ShutdownMessage,
+	return s.setAdmin(p, api.PeerState_ADMIN_STATE_DOWN, func(ctx context.Context) error {
+		return s.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: p.Address.String(), Communication: p.ShutdownMessage})
 	})
+}
+
+// How often, and how long, setAdmin looks whether it was heard.
+const (
+	adminPoll = 5 * time.Millisecond
+	adminWait = 5 * time.Second
+)
+
+// setAdmin asks for a state until the peer has it: GoBGP drops a request, with
+// no error, while the one before is not carried out.
+func (s *server) setAdmin(p Peer, want api.PeerState_AdminState, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), adminWait)
+	defer cancel()
+	poll := time.NewTicker(adminPoll)
+	defer poll.Stop()
+	for {
+		have := api.PeerState_ADMIN_STATE_UNSPECIFIED
+		err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: p.Address.String()}, func(n *api.Peer) { have = n.State.AdminState })
+		if err != nil || have == want {
+			return err
+		}
+		if err := ask(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("peer is %s, not %s: %w", have, want, ctx.Err())
+		case <-poll.C:
+		}
+	}
 }
 
 func (s *server) updatePeer(p Peer, secret string, limit uint32) error {
@@ -93,6 +126,7 @@ func (s *server) neighbor(p Peer, secret string, restarting bool, limit uint32) 
 			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.restart != nil}},
 			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: limit},
+			AddPaths:          &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.AddPath}},
 		})
 	}
 	return n

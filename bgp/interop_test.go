@@ -23,7 +23,7 @@ type side struct {
 
 // newSide connects the gateway to a router in a namespace of its own. With a
 // VRF the link's end is in it; addresses are the same on all sides.
-func newSide(t *testing.T, l *lab.Lab, gw *lab.NS, name string, vrf bool, start func(*lab.NS, lab.RouterConfig) (*lab.Router, error)) *side {
+func newSide(t *testing.T, l *lab.Lab, gw *lab.NS, name string, vrf bool, start func(*lab.NS, lab.RouterConfig) (*lab.Router, error), change ...func(*lab.RouterConfig)) *side {
 	t.Helper()
 	device := "up-" + name
 	ns := l.MustNamespace(name)
@@ -50,12 +50,16 @@ func newSide(t *testing.T, l *lab.Lab, gw *lab.NS, name string, vrf bool, start 
 		t: t, config: config, hops: map[lab.Family]netip.Addr{lab.IPv4: addr("172.16.0.1"), lab.IPv6: addr("fd00:16::1")},
 		far: prefixList("10.0.0.0/24", "10.9.0.0/25", "172.20.0.0/16", "2001:db8:1::/48", "2001:db8:51::/80"),
 	}
-	var err error
-	s.router, err = start(ns, lab.RouterConfig{
+	router := lab.RouterConfig{
 		ASN: 65001, RouterID: addr("172.16.0.2"), HoldTime: 30 * time.Second, Announce: s.far,
 		Peers:  []lab.RouterPeer{{Address: addr("172.16.0.1"), ASN: gatewayASN}, {Address: addr("fd00:16::1"), ASN: gatewayASN}},
 		Accept: prefixList("0.0.0.0/0", "::/0"),
-	})
+	}
+	for _, c := range change {
+		c(&router)
+	}
+	var err error
+	s.router, err = start(ns, router)
 	if err != nil {
 		t.Fatal(err)
 	}

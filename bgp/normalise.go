@@ -103,7 +103,7 @@ const (
 
 func (p Peer) nextHop(f family) nextHopKind {
 	switch {
-	case f == p.family():
+	case f == p.family(), f == ipv4 && p.ExtendedNextHop:
 		return self
 	case p.explicitNextHop(f).IsValid():
 		return explicit
@@ -145,5 +145,6 @@ func sameRestart(a, b *GracefulRestart) bool {
 func sameSession(a, b Peer) bool {
 	return a.Address == b.Address && a.Range == b.Range && a.ASN == b.ASN && a.Port == b.Port && a.Passive == b.Passive &&
 		a.LocalAddress == b.LocalAddress && a.HoldTime == b.HoldTime && a.KeepaliveTime == b.KeepaliveTime &&
-		a.Multihop == b.Multihop && a.TTLSecurity == b.TTLSecurity && a.LocalASN == b.LocalASN && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6
+		a.Multihop == b.Multihop && a.TTLSecurity == b.TTLSecurity && a.LocalASN == b.LocalASN && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 &&
+		a.ExtendedNextHop == b.ExtendedNextHop && a.AddPath == b.AddPath
 }

@@ -89,14 +89,19 @@ func (n *network) applyPeer(p Peer, restarting bool) error {
 	n.changeRIB(func() { n.rib.setPeer(p.Address, p.policy(n.cfg.ASN)) })
 	n.checkLimit(p.Address)
 	if !s.running && !suspended {
+		n.setRunning(s, true) // its events may come before addPeer returns
 		if err := n.srv.addPeer(p, secret, restarting); err != nil {
+			n.setRunning(s, false)
 			return fmt.Errorf("add peer %q: %w", p.Address, err)
 		}
-		n.mu.Lock()
-		s.running = true
-		n.mu.Unlock()
 	}
 	return n.applyShutdown(s)
+}
+
+func (n *network) setRunning(s *session, running bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.running = running
 }
 
 // peerFailed is for what keeps one peer from being set up.

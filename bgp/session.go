@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -16,8 +17,11 @@ type sessionEvent struct {
 	cause string
 	// kept is true when the peer's paths are kept while it restarts (RFC 4724).
 	kept bool
-	// negotiated are the families of an established session.
-	negotiated [families]bool
+	// negotiated are the families of an established session, capabilities those
+	// of both sides, routerID the peer's.
+	negotiated   [families]bool
+	capabilities []string
+	routerID     netip.Addr
 }
 
 // session is what is known about one peer.
@@ -32,6 +36,9 @@ type session struct {
 	flaps      int
 	negotiated [families]bool
 	endOfRIB   [families]bool
+	// capabilities and routerID are of the established session.
+	capabilities []string
+	routerID     netip.Addr
 	// kept is true while the paths of a peer that restarts are kept.
 	kept bool
 	// running is true while the server has the peer, disabled while the server
@@ -66,6 +73,7 @@ func (s *session) apply(e sessionEvent) bool {
 	switch e.state {
 	case established:
 		s.negotiated, s.kept = e.negotiated, false
+		s.capabilities, s.routerID = e.capabilities, e.routerID
 	case "idle":
 		s.kept = e.kept
 	}
@@ -84,6 +92,7 @@ func (s *session) leave() {
 		s.flaps++
 	}
 	s.negotiated, s.endOfRIB = [families]bool{}, [families]bool{}
+	s.capabilities, s.routerID = nil, netip.Addr{}
 }
 
 // fail records an error and tells whether it is another one than before.
@@ -120,16 +129,37 @@ func (s *session) announces(f family) bool {
 	return s.state == established && s.negotiated[f] && s.peer.nextHop(f) != refuse
 }
 
+// missing says what was configured and not agreed on.
+func (s *session) missing() string {
+	if s.state != established {
+		return ""
+	}
+	for _, want := range []struct {
+		wanted bool
+		name   string
+	}{{s.peer.ExtendedNextHop, capExtendedNextHop}, {s.peer.AddPath, capAddPath}, {s.peer.IPv4, "ipv4-unicast"}, {s.peer.IPv6, "ipv6-unicast"}} {
+		// A peer without the capability speaks IPv4 (RFC 4760 8).
+		if want.wanted && !slices.Contains(s.capabilities, want.name) && !(want.name == "ipv4-unicast" && s.negotiated[ipv4]) {
+			return "the peer does not support " + want.name
+		}
+	}
+	return ""
+}
+
 // status is the session's part of State.
 func (s *session) status(in *adjIn, local [families]int) PeerState {
 	st := PeerState{
 		Address: s.peer.Address, Range: s.peer.Range, Description: s.peer.Description, ASN: s.peer.ASN,
 		Shutdown: s.peer.Shutdown, State: s.state, Since: s.since,
+		RouterID: s.routerID, Capabilities: s.capabilities,
 		LastError: s.lastErr, Flaps: s.flaps, ImportMissing: len(s.peer.Import) == 0,
 	}
 	if in != nil {
 		st.Received, st.Accepted = in.count[ipv4]+in.count[ipv6], in.accepted
 		st.Warning, _ = s.peer.prefixWarning(max(in.count[ipv4], in.count[ipv6]))
+	}
+	if text := s.missing(); text != "" && st.Warning == "" {
+		st.Warning = text
 	}
 	for f := range families {
 		if s.announces(f) {

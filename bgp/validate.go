@@ -188,9 +188,12 @@ func (p Peer) validateAddresses() []error {
 	case p.MaxSessions != 0:
 		errs = append(errs, errors.New("a bound of sessions is for a range"))
 	default:
-		if err := validHost(p.Address); err != nil {
+		if err := validPeerAddress(p.Address); err != nil {
 			errs = append(errs, fmt.Errorf("address: %w", err))
 		}
+	}
+	if p.ExtendedNextHop && p.family() == ipv4 {
+		errs = append(errs, errors.New("extended next hops are for sessions over IPv6"))
 	}
 	if p.LocalAddress.IsValid() {
 		if err := validHost(p.LocalAddress); err != nil {
@@ -230,6 +233,14 @@ func (p Peer) validateRange() []error {
 
 // maxMaxSessions bounds Peer.MaxSessions.
 const maxMaxSessions = 4096
+
+// validPeerAddress also allows link-local addresses that say on which link.
+func validPeerAddress(a netip.Addr) error {
+	if a.Is6() && !a.Is4In6() && a.IsLinkLocalUnicast() && a.Zone() != "" {
+		return nil
+	}
+	return validHost(a)
+}
 
 // validHost refuses what is no unicast address of one host in one network.
 // Link-local addresses are ambiguous without a zone, and a route cannot carry
