@@ -22,7 +22,7 @@
 // receiver discards it first thing and counts it: that count must be what was
 // sent. The generator's own cost, measured without a router, is taken off.
 //
-// Before anything is measured every flow has seen four packets both ways. The
+// Before anything is measured every flow has seen three packets both ways. The
 // first of them is reported too (way "first"). Egret is the real daemon, with
 // a configuration of ours; once it has converged it is killed, so
 // that only its data plane is measured.

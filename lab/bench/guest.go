@@ -62,12 +62,14 @@ func guest(ctx context.Context, o guestOptions, out, notes io.Writer) error {
 	if o.Together {
 		return m.together(ctx)
 	}
+	var errs []error
 	for _, c := range o.Cases {
 		if err := m.alone(ctx, c); err != nil {
-			return err
+			m.note("%s: %v", c.Name, err)
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 type meter struct {
@@ -88,8 +90,12 @@ func (m *meter) alone(ctx context.Context, c benchCase) error {
 	if err != nil {
 		return err
 	}
-	for round := range m.Rounds {
-		err = errors.Join(err, m.round(t, round))
+	for _, c := range cells() {
+		for round := range m.Rounds {
+			if err == nil {
+				err = m.measure(t, c, round)
+			}
+		}
 	}
 	return errors.Join(err, t.close())
 }
@@ -110,9 +116,11 @@ func (m *meter) together(ctx context.Context) (err error) {
 		beds = append(beds, t)
 	}
 	for round := range m.Rounds {
-		for _, t := range beds {
-			if err := m.round(t, round); err != nil {
-				return err
+		for _, c := range cells() {
+			for _, t := range beds {
+				if err := m.measure(t, c, round); err != nil {
+					return err
+				}
 			}
 		}
 		m.note("round %d of %d", round+1, m.Rounds)
@@ -138,7 +146,7 @@ func (m *meter) prepare(ctx context.Context, c benchCase) (*testbed, error) {
 
 func (m *meter) establish(t *testbed) error {
 	for _, f := range lab.Families() {
-		for i := range 4 {
+		for i := range 3 {
 			for _, d := range []direction{toNetwork, toClients} {
 				s, err := m.run(t, cell{f, d}, flowsPerStream)
 				if err != nil {
@@ -160,18 +168,13 @@ func (m *meter) establish(t *testbed) error {
 	return nil
 }
 
-func (m *meter) round(t *testbed, round int) error {
-	for _, c := range cells() {
-		s, err := m.run(t, c, max(1, m.Packets/streams))
-		if err != nil {
-			return err
-		}
-		s.Round = round
-		if err := m.out.Encode(s); err != nil {
-			return err
-		}
+func (m *meter) measure(t *testbed, c cell, round int) error {
+	s, err := m.run(t, c, max(1, m.Packets/streams))
+	if err != nil {
+		return fmt.Errorf("measure %q: %w", t.bench.Name, err)
 	}
-	return nil
+	s.Round = round
+	return m.out.Encode(s)
 }
 
 func (m *meter) run(t *testbed, c cell, each int) (measurement, error) {

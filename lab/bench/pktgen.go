@@ -32,6 +32,7 @@ type stream struct {
 // A generator sends streams, one after the other, from a namespace, and reads
 // what arrived from the counters of the receiving devices.
 type generator struct {
+	bed     *testbed
 	from    *lab.NS
 	to      *lab.NS
 	streams []stream
@@ -48,7 +49,7 @@ const (
 func (t *testbed) generators() error {
 	t.gen = map[cell]*generator{}
 	for _, c := range cells() {
-		g := &generator{from: t.source, to: t.sink}
+		g := &generator{bed: t, from: t.source, to: t.sink}
 		if c.Direction == toClients {
 			g.from, g.to = t.sink, t.source
 			g.arrive = []string{"src0"}
@@ -108,7 +109,7 @@ func (s stream) commands(count int) []string {
 	} else {
 		dstEnd += flowsPerStream
 	}
-	out := []string{"count " + strconv.Itoa(count), "clone_skb 0", "delay 0", "pkt_size " + size, "dst_mac " + s.mac}
+	out := []string{s.count(count), "clone_skb 0", "delay 0", "pkt_size " + size, "dst_mac " + s.mac}
 	out = append(append(out, src...), dst...)
 	return append(out,
 		fmt.Sprintf("udp_src_min %d", s.srcPort), fmt.Sprintf("udp_src_max %d", srcEnd),
@@ -148,8 +149,12 @@ func (g *generator) run(count int) (sample, error) {
 
 func (s stream) file(k int) string { return fmt.Sprintf("%s@%d", s.device, k) }
 
-// configure tells pktgen everything anew.
+// configure tells pktgen about the streams, unless it knows them already.
 func (g *generator) configure(count int) error {
+	if g.bed.loaded[g.from] == g {
+		return g.each(func(s stream) []string { return []string{s.count(count)} })
+	}
+	g.bed.loaded[g.from] = g
 	if err := write("kpktgend_0", "rem_device_all"); err != nil {
 		return err
 	}
@@ -161,14 +166,21 @@ func (g *generator) configure(count int) error {
 		}
 		return err
 	})
+	for k, s := range g.streams {
+		if err == nil {
+			err = write("kpktgend_0", "add_device "+s.file(k))
+		}
+	}
 	if err != nil {
 		return err
 	}
+	return g.each(func(s stream) []string { return s.commands(count) })
+}
+
+// each gives every stream's device its commands.
+func (g *generator) each(commands func(stream) []string) error {
 	for k, s := range g.streams {
-		if err := write("kpktgend_0", "add_device "+s.file(k)); err != nil {
-			return err
-		}
-		for _, c := range s.commands(count) {
+		for _, c := range commands(s) {
 			if err := write(s.file(k), c); err != nil {
 				return err
 			}
@@ -176,6 +188,8 @@ func (g *generator) configure(count int) error {
 	}
 	return nil
 }
+
+func (s stream) count(n int) string { return "count " + strconv.Itoa(n) }
 
 func write(file, command string) error {
 	f, err := os.OpenFile(pktgenDir+file, os.O_WRONLY, 0)

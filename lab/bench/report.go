@@ -83,6 +83,9 @@ func newReport(cases []benchCase, all []measurement) (*report, error) {
 		}
 		return out, nil
 	}
+	if !slices.ContainsFunc(cases, func(c benchCase) bool { return c.Name == plainName }) {
+		return nil, errors.New("plain forwarding was not measured")
+	}
 	var err error
 	if r.Generator, err = gross(generatorCase.Name); err != nil {
 		return nil, err

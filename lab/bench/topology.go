@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,6 +27,7 @@ type testbed struct {
 	lab                  *lab.Lab
 	source, router, sink *lab.NS
 	gen                  map[cell]*generator
+	loaded               map[*lab.NS]*generator // whose streams pktgen has there
 }
 
 // settings that keep flows and neighbours for as long as it takes: while the
@@ -42,7 +44,7 @@ func (o guestOptions) build(ctx context.Context, c benchCase) (*testbed, error) 
 	if err != nil {
 		return nil, err
 	}
-	t := &testbed{bench: c, lab: l}
+	t := &testbed{bench: c, lab: l, loaded: map[*lab.NS]*generator{}}
 	if err := t.wire(); err != nil {
 		return nil, errors.Join(fmt.Errorf("build the testbed of %q: %w", c.Name, err), t.close())
 	}
@@ -123,7 +125,12 @@ func (t *testbed) masquerade() error {
 	if err := t.plain(" dev u0 table 1001"); err != nil {
 		return err
 	}
-	err := t.router.IP("rule add from "+clients4.String()+" lookup 1001 pref 500", "rule add from "+clients6.String()+" lookup 1001 pref 500",
+	for family, from := range map[string]netip.Prefix{"-4": clients4, "-6": clients6} {
+		if _, err := t.router.Run("ip", family, "rule", "add", "from", from.String(), "lookup", "1001", "pref", "500"); err != nil {
+			return err
+		}
+	}
+	err := t.router.IP(
 		"route add "+clients4.String()+" via 192.168.0.2 dev cl0 table 1001", "route add "+clients6.String()+" via fd00:c0::2 dev cl0 table 1001")
 	if err != nil {
 		return err
