@@ -42,7 +42,7 @@ func host(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ask := guestOptions{Cases: append([]benchCase{generatorCase}, cases...), Packets: o.packets, Rounds: o.rounds, Egret: egret}
+	ask := guestOptions{Cases: append([]benchCase{generatorCase, wireCase}, cases...), Packets: o.packets, Rounds: o.rounds, Egret: egret}
 	counted, err := o.boot(ctx, self, ask, "-icount")
 	if err != nil {
 		err = fmt.Errorf("count instructions: %w", err)

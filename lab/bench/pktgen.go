@@ -65,6 +65,9 @@ func (t *testbed) generators() error {
 			}
 			g.streams = append(g.streams, s)
 		}
+		if t.bench.Kind == generatorOnly {
+			g.arrive = nil
+		}
 		t.gen[c] = g
 	}
 	return nil
@@ -82,7 +85,7 @@ func (t *testbed) stream(c cell, k int) (stream, error) {
 		s.device, router = fmt.Sprintf("s%d", uplink), fmt.Sprintf("u%d", uplink)
 		s.src, s.dst, s.srcPort, s.dstPort = serverAddr(k, c.Family), t.bench.replyAddr(k, c.Family), serverPort, ours
 	}
-	if t.bench.Kind == generatorOnly {
+	if t.bench.Kind == generatorOnly || t.bench.Kind == wireOnly {
 		return s, nil
 	}
 	mac, err := t.router.MAC(router)
@@ -119,7 +122,7 @@ func (s stream) commands(count int) []string {
 // A sample is what one run of a generator showed.
 type sample struct {
 	sent, arrived int
-	took          time.Duration // until the last packet had been sent and, unless queued, received
+	took          time.Duration // until the last packet had been sent
 }
 
 // run sends count packets on each stream and waits for the end.
@@ -144,6 +147,9 @@ func (g *generator) run(count int) (sample, error) {
 	}
 	after, err := g.arrived()
 	s.arrived = after - before
+	if g.bed.bench.Kind == generatorOnly {
+		s.arrived = s.sent // nobody counts them
+	}
 	return s, err
 }
 
@@ -155,17 +161,7 @@ func (g *generator) configure(count int) error {
 		return g.each(func(s stream) []string { return []string{s.count(count)} })
 	}
 	g.bed.loaded[g.from] = g
-	if err := write("kpktgend_0", "rem_device_all"); err != nil {
-		return err
-	}
-	// The generator's thread does that, sooner or later.
-	err := lab.Poll(context.Background(), 30*time.Second, "pktgen to forget its devices", func() error {
-		text, err := os.ReadFile(pktgenDir + "kpktgend_0")
-		if err == nil && strings.Contains(string(text), "@") {
-			err = errors.New("there are some")
-		}
-		return err
-	})
+	err := forget()
 	for k, s := range g.streams {
 		if err == nil {
 			err = write("kpktgend_0", "add_device "+s.file(k))
@@ -175,6 +171,20 @@ func (g *generator) configure(count int) error {
 		return err
 	}
 	return g.each(func(s stream) []string { return s.commands(count) })
+}
+
+// forget takes all streams from pktgen, which its thread does sooner or later.
+func forget() error {
+	if err := write("kpktgend_0", "rem_device_all"); err != nil {
+		return err
+	}
+	return lab.Poll(context.Background(), 30*time.Second, "pktgen to forget its devices", func() error {
+		text, err := os.ReadFile(pktgenDir + "kpktgend_0")
+		if err == nil && strings.Contains(string(text), "@") {
+			err = errors.New("there are some")
+		}
+		return err
+	})
 }
 
 // each gives every stream's device its commands.

@@ -58,7 +58,15 @@ func (o guestOptions) build(ctx context.Context, c benchCase) (*testbed, error) 
 	return t, nil
 }
 
-func (t *testbed) close() error { return t.lab.Close() }
+// close first empties pktgen, which would wait for seconds, with everybody else,
+// for each stream on a device that disappears.
+func (t *testbed) close() error {
+	var errs []error
+	for ns := range t.loaded {
+		errs = append(errs, ns.Do(forget))
+	}
+	return errors.Join(append(errs, t.lab.Close())...)
+}
 
 func (t *testbed) wire() error {
 	for name, ns := range map[string]**lab.NS{"source": &t.source, "router": &t.router, "sink": &t.sink} {
@@ -67,7 +75,10 @@ func (t *testbed) wire() error {
 			return err
 		}
 	}
-	if t.bench.Kind == generatorOnly {
+	switch t.bench.Kind {
+	case generatorOnly:
+		return errors.Join(t.source.IP("link add src0 type dummy", "link set src0 up"), t.sink.IP("link add s0 type dummy", "link set s0 up"))
+	case wireOnly:
 		return t.lab.Link(t.source, "src0", t.sink, "s0")
 	}
 	if err := t.lab.Link(t.source, "src0", t.router, "cl0"); err != nil {
@@ -211,7 +222,7 @@ func converged(text []byte, c benchCase) error {
 
 // neighbours makes both ends discard what reaches them.
 func (t *testbed) neighbours() error {
-	if t.bench.Kind == generatorOnly {
+	if t.bench.Kind == generatorOnly || t.bench.Kind == wireOnly {
 		return nil
 	}
 	lines := []string{"neigh replace 192.168.0.2 lladdr " + nowhere + " dev cl0 nud permanent",
