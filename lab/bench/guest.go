@@ -174,16 +174,20 @@ func (m *meter) measure(t *testbed, c cell, round int) error {
 		return fmt.Errorf("measure %q: %w", t.bench.Name, err)
 	}
 	s.Round = round
-	m.note("%s: %s %s %.0f ns per packet, gross", t.bench.Name, c.Family, c.Direction, float64(s.Nanos)/float64(s.Sent))
+	m.note("%s: %s %s %.0f ns per packet, gross, %.0f by the clock", t.bench.Name, c.Family, c.Direction,
+		float64(s.Nanos)/float64(s.Sent), float64(s.WallNanos)/float64(s.Sent))
 	return m.out.Encode(s)
 }
 
 func (m *meter) run(t *testbed, c cell, each int) (measurement, error) {
+	if err := t.gen[c].prepare(each); err != nil {
+		return measurement{}, err
+	}
 	before, err := m.cpuTime()
 	if err != nil {
 		return measurement{}, err
 	}
-	s, err := t.gen[c].run(each)
+	s, err := t.gen[c].run()
 	if err != nil {
 		return measurement{}, err
 	}

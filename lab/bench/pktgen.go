@@ -125,17 +125,30 @@ type sample struct {
 	took          time.Duration // until the last packet had been sent
 }
 
-// run sends count packets on each stream and waits for the end.
-func (g *generator) run(count int) (sample, error) {
+// settleTime is how long the kernel may take to free, in the background, the
+// megabytes that pktgen had for each of its former devices.
+const settleTime = 500 * time.Millisecond
+
+// prepare makes the next run send count packets on each stream.
+func (g *generator) prepare(count int) error {
+	known := g.bed.loaded[g.from] == g
+	if err := g.from.Do(func() error { return g.configure(count) }); err != nil {
+		return fmt.Errorf("configure pktgen in %q: %w", g.from.Name, err)
+	}
+	if !known {
+		time.Sleep(settleTime)
+	}
+	return nil
+}
+
+// run sends what was prepared and waits for the end.
+func (g *generator) run() (sample, error) {
 	before, err := g.arrived()
 	if err != nil {
 		return sample{}, err
 	}
 	var s sample
 	err = g.from.Do(func() error {
-		if err := g.configure(count); err != nil {
-			return err
-		}
 		if err := write("pgctrl", "start"); err != nil {
 			return err
 		}
