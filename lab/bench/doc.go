@@ -20,9 +20,14 @@
 // with the frame check sequence; with IPv6 84, the least that pktgen can do.
 // What leaves the router is for a hardware address that nobody has, so the
 // receiver discards it first thing and counts it: that count must be what was
-// sent. The generator's own cost, measured without a router, is taken off.
+// sent.
 //
-// Before anything is measured every flow has seen four packets both ways. The
+// INSTR/PACKET is net of the generator's own cost (pktgen into a dummy device), so it
+// holds two veth pairs and all that the router does. The case "wire" is one
+// veth pair without a router; NO WIRE is the ratio after it, too, has
+// been taken off, which is nearer to the work of the router alone.
+//
+// Before anything is measured every flow has seen two packets both ways. The
 // first of them is reported too (way "first"). Egret is the real daemon, with
 // a configuration of ours; once it has converged it is killed, so
 // that only its data plane is measured.
@@ -34,11 +39,10 @@
 // 1,000 policies have 10,000 client prefixes, in each family. With 32 networks
 // every stream goes to one of its own.
 //
-// SPREAD is the distance of the rounds from one another; LATE the share of the
-// time that deferred packets took: there should be none, because what is
-// deferred to after the generator's end is not measured. A run fails when a
-// packet was lost or something could not be measured. Ratios are printed beside
-// their targets, and do not fail.
+// What counts is the time of the processor that pktgen's threads and the one for
+// deferred packets took. SPREAD is the distance of the rounds from one another. A run
+// fails when a packet was lost or something could not be measured. Ratios are
+// printed beside their targets, and do not fail.
 //
 // # Packets per second
 //

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,10 +38,11 @@ type measurement struct {
 	Round   int    `json:"round"`
 	Sent    int    `json:"sent"`
 	Arrived int    `json:"arrived"`
-	Nanos   int64  `json:"nanos"`
-	// LateNanos is how long the kernel's thread for deferred packets ran: if it
-	// is not nothing, Nanos may not hold all work.
-	LateNanos int64 `json:"lateNanos,omitempty"`
+	// Nanos is the time of the processor that generating and forwarding took: of
+	// pktgen's threads and of the one for deferred packets.
+	Nanos int64 `json:"nanos"`
+	// WallNanos is the time until pktgen was done.
+	WallNanos int64 `json:"wallNanos"`
 }
 
 // guest measures and writes measurements as lines of JSON.
@@ -56,26 +58,25 @@ func guest(ctx context.Context, o guestOptions, out, notes io.Writer) error {
 		}
 	}
 	m := &meter{guestOptions: o, out: json.NewEncoder(out), notes: notes, began: time.Now()}
-	if m.thread, err = findThread("ksoftirqd/0"); err != nil {
-		return err
-	}
 	if o.Together {
 		return m.together(ctx)
 	}
+	var errs []error
 	for _, c := range o.Cases {
 		if err := m.alone(ctx, c); err != nil {
-			return err
+			m.note("%s: %v", c.Name, err)
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 type meter struct {
 	guestOptions
-	out    *json.Encoder
-	notes  io.Writer
-	thread string // the directory of ksoftirqd in /proc
-	began  time.Time
+	out     *json.Encoder
+	notes   io.Writer
+	threads []string // the directories of the measured kernel threads in /proc
+	began   time.Time
 }
 
 func (m *meter) note(format string, args ...any) {
@@ -88,8 +89,12 @@ func (m *meter) alone(ctx context.Context, c benchCase) error {
 	if err != nil {
 		return err
 	}
-	for round := range m.Rounds {
-		err = errors.Join(err, m.round(t, round))
+	for _, c := range cells() {
+		for round := range m.Rounds {
+			if err == nil {
+				err = m.measure(t, c, round)
+			}
+		}
 	}
 	return errors.Join(err, t.close())
 }
@@ -110,9 +115,11 @@ func (m *meter) together(ctx context.Context) (err error) {
 		beds = append(beds, t)
 	}
 	for round := range m.Rounds {
-		for _, t := range beds {
-			if err := m.round(t, round); err != nil {
-				return err
+		for _, c := range cells() {
+			for _, t := range beds {
+				if err := m.measure(t, c, round); err != nil {
+					return err
+				}
 			}
 		}
 		m.note("round %d of %d", round+1, m.Rounds)
@@ -130,7 +137,8 @@ func (m *meter) prepare(ctx context.Context, c benchCase) (*testbed, error) {
 		return nil, err
 	}
 	m.note("%s: measuring", c.Name)
-	if err := errors.Join(t.generators(), m.establish(t)); err != nil {
+	m.threads, err = findThreads("kpktgend_0", "ksoftirqd/0")
+	if err := errors.Join(err, t.generators(), m.establish(t)); err != nil {
 		return nil, errors.Join(fmt.Errorf("establish the flows of %q: %w", c.Name, err), t.close())
 	}
 	return t, nil
@@ -138,7 +146,7 @@ func (m *meter) prepare(ctx context.Context, c benchCase) (*testbed, error) {
 
 func (m *meter) establish(t *testbed) error {
 	for _, f := range lab.Families() {
-		for i := range 4 {
+		for i := range 2 {
 			for _, d := range []direction{toNetwork, toClients} {
 				s, err := m.run(t, cell{f, d}, flowsPerStream)
 				if err != nil {
@@ -160,55 +168,67 @@ func (m *meter) establish(t *testbed) error {
 	return nil
 }
 
-func (m *meter) round(t *testbed, round int) error {
-	for _, c := range cells() {
-		s, err := m.run(t, c, max(1, m.Packets/streams))
-		if err != nil {
-			return err
-		}
-		s.Round = round
-		if err := m.out.Encode(s); err != nil {
-			return err
-		}
+func (m *meter) measure(t *testbed, c cell, round int) error {
+	s, err := m.run(t, c, max(1, m.Packets/streams))
+	if err != nil {
+		return fmt.Errorf("measure %q: %w", t.bench.Name, err)
 	}
-	return nil
+	s.Round = round
+	m.note("%s: %s %s %.0f ns per packet, gross, %.0f by the clock", t.bench.Name, c.Family, c.Direction,
+		float64(s.Nanos)/float64(s.Sent), float64(s.WallNanos)/float64(s.Sent))
+	return m.out.Encode(s)
 }
 
 func (m *meter) run(t *testbed, c cell, each int) (measurement, error) {
-	before, err := m.late()
+	if err := t.gen[c].prepare(each); err != nil {
+		return measurement{}, err
+	}
+	before, err := m.cpuTime()
 	if err != nil {
 		return measurement{}, err
 	}
-	s, err := t.gen[c].run(each)
+	s, err := t.gen[c].run()
 	if err != nil {
 		return measurement{}, err
 	}
-	after, err := m.late()
-	return measurement{Case: t.bench.Name, Cell: c, Sent: s.sent, Arrived: s.arrived, Nanos: s.took.Nanoseconds(), LateNanos: after - before}, err
+	after, err := m.cpuTime()
+	return measurement{Case: t.bench.Name, Cell: c, Sent: s.sent, Arrived: s.arrived, Nanos: after - before, WallNanos: s.took.Nanoseconds()}, err
 }
 
-// late is the time that ksoftirqd has run.
-func (m *meter) late() (int64, error) {
-	text, err := os.ReadFile(filepath.Join(m.thread, "schedstat"))
-	if err != nil {
-		return 0, err
+// cpuTime is how long the measured threads have run, in nanoseconds. What the
+// kernel does in interrupts belongs to the thread that they interrupt.
+func (m *meter) cpuTime() (int64, error) {
+	var total int64
+	for _, dir := range m.threads {
+		text, err := os.ReadFile(filepath.Join(dir, "schedstat"))
+		if err != nil {
+			return 0, err
+		}
+		first, _, _ := strings.Cut(string(text), " ")
+		n, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read schedstat: %w", err)
+		}
+		total += n
 	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return strconv.ParseInt(first, 10, 64)
+	return total, nil
 }
 
-// findThread finds a kernel thread by its name.
-func findThread(name string) (string, error) {
+// findThreads finds kernel threads by their names: pktgen has one of the same
+// name for each network namespace.
+func findThreads(names ...string) ([]string, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	var dirs []string
 	for _, f := range files {
-		if text, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(text)) == name {
-			return filepath.Dir(f), nil
+		// What cannot be read has ended.
+		if text, err := os.ReadFile(f); err == nil && slices.Contains(names, strings.TrimSpace(string(text))) {
+			dirs = append(dirs, filepath.Dir(f))
 		}
 	}
-	return "", fmt.Errorf("no kernel thread %q", name)
+	return dirs, nil
 }
 
 // knowsFlowtable asks Egret whether it has the setting.

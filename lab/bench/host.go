@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // quickCases are those of -quick.
@@ -40,10 +42,15 @@ func host(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ask := guestOptions{Cases: append([]benchCase{generatorCase}, cases...), Packets: o.packets, Rounds: o.rounds, Egret: egret}
+	ask := guestOptions{Cases: append([]benchCase{generatorCase, wireCase}, cases...), Packets: o.packets, Rounds: o.rounds, Egret: egret}
 	counted, err := o.boot(ctx, self, ask, "-icount")
 	if err != nil {
-		return fmt.Errorf("count instructions: %w", err)
+		err = fmt.Errorf("count instructions: %w", err)
+		r, reportErr := newReport(measuredCases(cases, counted), counted)
+		if reportErr != nil {
+			return errors.Join(err, reportErr)
+		}
+		return errors.Join(err, r.write(out, o.json))
 	}
 	r, err := newReport(cases, counted)
 	if err != nil {
@@ -64,7 +71,7 @@ func host(ctx context.Context, o options, out io.Writer) error {
 }
 
 // boot runs a binary of ours in a VM, for the guest's part, and reads its
-// measurements.
+// measurements, also those before a failure.
 func (o options) boot(ctx context.Context, self string, ask guestOptions, flags ...string) ([]measurement, error) {
 	text, err := json.Marshal(ask)
 	if err != nil {
@@ -76,10 +83,19 @@ func (o options) boot(ctx context.Context, self string, ask guestOptions, flags 
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	var lines bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &lines, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w", o.vmrun, err)
+	runErr := cmd.Run()
+	if runErr != nil {
+		runErr = fmt.Errorf("%s: %w", o.vmrun, runErr)
 	}
-	return readMeasurements(&lines)
+	all, err := readMeasurements(&lines)
+	return all, errors.Join(runErr, err)
+}
+
+// measuredCases are those of which everything was measured, after a failure.
+func measuredCases(cases []benchCase, all []measurement) []benchCase {
+	return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool {
+		return len(byCell(all, c.Name)) < len(reported())
+	})
 }
 
 // readMeasurements reads the guest's lines.

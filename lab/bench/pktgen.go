@@ -32,6 +32,7 @@ type stream struct {
 // A generator sends streams, one after the other, from a namespace, and reads
 // what arrived from the counters of the receiving devices.
 type generator struct {
+	bed     *testbed
 	from    *lab.NS
 	to      *lab.NS
 	streams []stream
@@ -48,7 +49,7 @@ const (
 func (t *testbed) generators() error {
 	t.gen = map[cell]*generator{}
 	for _, c := range cells() {
-		g := &generator{from: t.source, to: t.sink}
+		g := &generator{bed: t, from: t.source, to: t.sink}
 		if c.Direction == toClients {
 			g.from, g.to = t.sink, t.source
 			g.arrive = []string{"src0"}
@@ -63,6 +64,9 @@ func (t *testbed) generators() error {
 				return err
 			}
 			g.streams = append(g.streams, s)
+		}
+		if t.bench.Kind == generatorOnly {
+			g.arrive = nil
 		}
 		t.gen[c] = g
 	}
@@ -81,7 +85,7 @@ func (t *testbed) stream(c cell, k int) (stream, error) {
 		s.device, router = fmt.Sprintf("s%d", uplink), fmt.Sprintf("u%d", uplink)
 		s.src, s.dst, s.srcPort, s.dstPort = serverAddr(k, c.Family), t.bench.replyAddr(k, c.Family), serverPort, ours
 	}
-	if t.bench.Kind == generatorOnly {
+	if t.bench.Kind == generatorOnly || t.bench.Kind == wireOnly {
 		return s, nil
 	}
 	mac, err := t.router.MAC(router)
@@ -108,7 +112,7 @@ func (s stream) commands(count int) []string {
 	} else {
 		dstEnd += flowsPerStream
 	}
-	out := []string{"count " + strconv.Itoa(count), "clone_skb 0", "delay 0", "pkt_size " + size, "dst_mac " + s.mac}
+	out := []string{s.count(count), "clone_skb 0", "delay 0", "pkt_size " + size, "dst_mac " + s.mac}
 	out = append(append(out, src...), dst...)
 	return append(out,
 		fmt.Sprintf("udp_src_min %d", s.srcPort), fmt.Sprintf("udp_src_max %d", srcEnd),
@@ -118,20 +122,33 @@ func (s stream) commands(count int) []string {
 // A sample is what one run of a generator showed.
 type sample struct {
 	sent, arrived int
-	took          time.Duration // until the last packet had been sent and, unless queued, received
+	took          time.Duration // until the last packet had been sent
 }
 
-// run sends count packets on each stream and waits for the end.
-func (g *generator) run(count int) (sample, error) {
+// settleTime is how long the kernel may take to free, in the background, the
+// megabytes that pktgen had for each of its former devices.
+const settleTime = 500 * time.Millisecond
+
+// prepare makes the next run send count packets on each stream.
+func (g *generator) prepare(count int) error {
+	known := g.bed.loaded[g.from] == g
+	if err := g.from.Do(func() error { return g.configure(count) }); err != nil {
+		return fmt.Errorf("configure pktgen in %q: %w", g.from.Name, err)
+	}
+	if !known {
+		time.Sleep(settleTime)
+	}
+	return nil
+}
+
+// run sends what was prepared and waits for the end.
+func (g *generator) run() (sample, error) {
 	before, err := g.arrived()
 	if err != nil {
 		return sample{}, err
 	}
 	var s sample
 	err = g.from.Do(func() error {
-		if err := g.configure(count); err != nil {
-			return err
-		}
 		if err := write("pgctrl", "start"); err != nil {
 			return err
 		}
@@ -143,32 +160,50 @@ func (g *generator) run(count int) (sample, error) {
 	}
 	after, err := g.arrived()
 	s.arrived = after - before
+	if g.bed.bench.Kind == generatorOnly {
+		s.arrived = s.sent // nobody counts them
+	}
 	return s, err
 }
 
 func (s stream) file(k int) string { return fmt.Sprintf("%s@%d", s.device, k) }
 
-// configure tells pktgen everything anew.
+// configure tells pktgen about the streams, unless it knows them already.
 func (g *generator) configure(count int) error {
+	if g.bed.loaded[g.from] == g {
+		return g.each(func(s stream) []string { return []string{s.count(count)} })
+	}
+	g.bed.loaded[g.from] = g
+	err := forget()
+	for k, s := range g.streams {
+		if err == nil {
+			err = write("kpktgend_0", "add_device "+s.file(k))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return g.each(func(s stream) []string { return s.commands(count) })
+}
+
+// forget takes all streams from pktgen, which its thread does sooner or later.
+func forget() error {
 	if err := write("kpktgend_0", "rem_device_all"); err != nil {
 		return err
 	}
-	// The generator's thread does that, sooner or later.
-	err := lab.Poll(context.Background(), 30*time.Second, "pktgen to forget its devices", func() error {
+	return lab.Poll(context.Background(), 30*time.Second, "pktgen to forget its devices", func() error {
 		text, err := os.ReadFile(pktgenDir + "kpktgend_0")
 		if err == nil && strings.Contains(string(text), "@") {
 			err = errors.New("there are some")
 		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// each gives every stream's device its commands.
+func (g *generator) each(commands func(stream) []string) error {
 	for k, s := range g.streams {
-		if err := write("kpktgend_0", "add_device "+s.file(k)); err != nil {
-			return err
-		}
-		for _, c := range s.commands(count) {
+		for _, c := range commands(s) {
 			if err := write(s.file(k), c); err != nil {
 				return err
 			}
@@ -176,6 +211,8 @@ func (g *generator) configure(count int) error {
 	}
 	return nil
 }
+
+func (s stream) count(n int) string { return "count " + strconv.Itoa(n) }
 
 func write(file, command string) error {
 	f, err := os.OpenFile(pktgenDir+file, os.O_WRONLY, 0)

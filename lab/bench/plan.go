@@ -12,7 +12,8 @@ import (
 type kind string
 
 const (
-	generatorOnly kind = "generator"  // no router: the generator into a device that drops
+	generatorOnly kind = "generator"  // the generator into a device that drops at once
+	wireOnly      kind = "wire"       // no router: one veth pair from source to sink
 	plainForward  kind = "plain"      // routes only, conntrack not even registered
 	masquerade    kind = "masquerade" // VRF, ip rule, iptables MASQUERADE, by hand
 	egretRouter   kind = "egret"      // the real daemon with a configuration of ours
@@ -39,8 +40,11 @@ type benchCase struct {
 	Edit string `json:"edit,omitempty"`
 }
 
-// generatorCase is measured first; what it costs is taken off all others.
-var generatorCase = benchCase{Name: "generator", Kind: generatorOnly, Networks: 1}
+// These are measured first; what they cost is taken off all others.
+var (
+	generatorCase = benchCase{Name: "generator", Kind: generatorOnly, Networks: 1}
+	wireCase      = benchCase{Name: "wire", Kind: wireOnly, Networks: 1}
+)
 
 // plainName names the case that all ratios refer to.
 const plainName = "plain"

@@ -29,7 +29,7 @@ func measured(name string, nanos int64) []measurement {
 	var out []measurement
 	for _, c := range reported() {
 		for round := range 2 {
-			out = append(out, measurement{Case: name, Cell: c, Round: round, Sent: 100, Arrived: 100, Nanos: 100 * (nanos - 1 + 2*int64(round))})
+			out = append(out, measurement{Case: name, Cell: c, Round: round, Sent: 100, Arrived: 100, Nanos: 100 * (nanos - 1 + 2*int64(round)), WallNanos: 100 * nanos})
 		}
 	}
 	return out
@@ -37,7 +37,7 @@ func measured(name string, nanos int64) []measurement {
 
 func sampleCases() ([]benchCase, []measurement) {
 	cases := []benchCase{{Name: plainName, Kind: plainForward, Networks: 1}, egretCase(1, 1, false), egretCase(manyPolicies, 1, false), egretCase(1, 1, true)}
-	all := measured(generatorCase.Name, 2000)
+	all := append(measured(generatorCase.Name, 2000), measured(wireCase.Name, 4000)...)
 	for i, nanos := range []int64{7000, 9400, 10_000, 4000} {
 		all = append(all, measured(cases[i].Name, nanos)...)
 	}
@@ -51,7 +51,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := r.find("egret-p1-n1").Figures[0]
-	if f.Instructions != 7400 || f.Ratio != 1.48 || f.Lost != 0 || math.Abs(f.Spread-2.0/7400) > 1e-9 {
+	if f.Instructions != 7400 || f.Ratio != 1.48 || f.HopRatio != 1.8 || f.Lost != 0 || math.Abs(f.Spread-2.0/7400) > 1e-9 {
 		t.Errorf("figure %+v", f)
 	}
 	verdicts := map[string]float64{}

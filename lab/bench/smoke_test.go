@@ -30,7 +30,7 @@ func TestSmoke(t *testing.T) {
 		}
 	}
 	cases := allCases(false)[:1]
-	ask := guestOptions{Cases: append([]benchCase{generatorCase}, cases...), Packets: 640, Rounds: 1}
+	ask := guestOptions{Cases: append([]benchCase{generatorCase, wireCase}, cases...), Packets: 640, Rounds: 1}
 	all, err := options{vmrun: vmrun}.boot(t.Context(), bench, ask, "-icount")
 	if err != nil {
 		t.Fatal(err)

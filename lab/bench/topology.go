@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,6 +27,7 @@ type testbed struct {
 	lab                  *lab.Lab
 	source, router, sink *lab.NS
 	gen                  map[cell]*generator
+	loaded               map[*lab.NS]*generator // whose streams pktgen has there
 }
 
 // settings that keep flows and neighbours for as long as it takes: while the
@@ -42,7 +44,7 @@ func (o guestOptions) build(ctx context.Context, c benchCase) (*testbed, error) 
 	if err != nil {
 		return nil, err
 	}
-	t := &testbed{bench: c, lab: l}
+	t := &testbed{bench: c, lab: l, loaded: map[*lab.NS]*generator{}}
 	if err := t.wire(); err != nil {
 		return nil, errors.Join(fmt.Errorf("build the testbed of %q: %w", c.Name, err), t.close())
 	}
@@ -56,7 +58,15 @@ func (o guestOptions) build(ctx context.Context, c benchCase) (*testbed, error) 
 	return t, nil
 }
 
-func (t *testbed) close() error { return t.lab.Close() }
+// close first empties pktgen, which would wait for seconds, with everybody else,
+// for each stream on a device that disappears.
+func (t *testbed) close() error {
+	var errs []error
+	for ns := range t.loaded {
+		errs = append(errs, ns.Do(forget))
+	}
+	return errors.Join(append(errs, t.lab.Close())...)
+}
 
 func (t *testbed) wire() error {
 	for name, ns := range map[string]**lab.NS{"source": &t.source, "router": &t.router, "sink": &t.sink} {
@@ -65,7 +75,10 @@ func (t *testbed) wire() error {
 			return err
 		}
 	}
-	if t.bench.Kind == generatorOnly {
+	switch t.bench.Kind {
+	case generatorOnly:
+		return errors.Join(t.source.IP("link add src0 type dummy", "link set src0 up"), t.sink.IP("link add s0 type dummy", "link set s0 up"))
+	case wireOnly:
 		return t.lab.Link(t.source, "src0", t.sink, "s0")
 	}
 	if err := t.lab.Link(t.source, "src0", t.router, "cl0"); err != nil {
@@ -123,7 +136,12 @@ func (t *testbed) masquerade() error {
 	if err := t.plain(" dev u0 table 1001"); err != nil {
 		return err
 	}
-	err := t.router.IP("rule add from "+clients4.String()+" lookup 1001 pref 500", "rule add from "+clients6.String()+" lookup 1001 pref 500",
+	for family, from := range map[string]netip.Prefix{"-4": clients4, "-6": clients6} {
+		if _, err := t.router.Run("ip", family, "rule", "add", "from", from.String(), "lookup", "1001", "pref", "500"); err != nil {
+			return err
+		}
+	}
+	err := t.router.IP(
 		"route add "+clients4.String()+" via 192.168.0.2 dev cl0 table 1001", "route add "+clients6.String()+" via fd00:c0::2 dev cl0 table 1001")
 	if err != nil {
 		return err
@@ -204,7 +222,7 @@ func converged(text []byte, c benchCase) error {
 
 // neighbours makes both ends discard what reaches them.
 func (t *testbed) neighbours() error {
-	if t.bench.Kind == generatorOnly {
+	if t.bench.Kind == generatorOnly || t.bench.Kind == wireOnly {
 		return nil
 	}
 	lines := []string{"neigh replace 192.168.0.2 lladdr " + nowhere + " dev cl0 nud permanent",
