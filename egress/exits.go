@@ -120,7 +120,7 @@ func (r *resolver) wayOut(t *table, sets map[string]setPaths) {
 			exitMark(t.dec.Index, id), fallback && !t.dec.Up})
 		for _, p := range t.all {
 			e := exitDecision{name: pathExitName(t.n.Name, p.number, pool.Name), network: t.n.Name, pool: pool.Name,
-				fallback: fallback && (!t.dec.Up || !p.usable)}
+				fallback: fallback && (!t.dec.Up || p.set != nil && p.set.named != nil && !p.usable)}
 			if p.number != 0 {
 				e.mark = exitMark(p.number, id)
 			}
