@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -20,7 +21,8 @@ func fourHops() *Spec {
 	red := &spec.Networks[0]
 	red.BGP, red.Probes = nil, nil
 	red.Ports[0].Addresses = []netip.Prefix{netip.MustParsePrefix("172.16.0.1/24"), netip.MustParsePrefix("fd00:16::1/64")}
-	red.NextHopProbes = []probes.Config{{Name: "red/nh", Network: "red", Device: "red", Type: probes.ICMP}}
+	red.NextHopProbes = []probes.Config{{Name: "red/nh", Network: "red", Device: "red", Type: probes.ICMP,
+		Require: probes.Any, Interval: time.Second, AttemptTimeout: time.Second, Rise: 1, Fall: 1}}
 	red.Failback = FailbackNewFlows
 	spec.Networks = spec.Networks[:1]
 	spec.Pools = spec.Pools[:1]
@@ -413,3 +415,5 @@ func TestPathNumbersRunOut(t *testing.T) {
 		t.Errorf("%d exits are closed, want %d", closed, red.Exhausted)
 	}
 }
+
+func addrOf(s string) netip.Addr { return netip.MustParseAddr(s) }
