@@ -89,6 +89,9 @@ func (t *table) nextHopProbes() []probes.Config {
 		}
 		for _, p := range t.n.NextHopProbes {
 			p.Name = nextHopProbeName(p, d.Address)
+			if p.Type == probes.ARPND {
+				p.Device = d.Device // neighbours are asked on the link itself
+			}
 			p.Targets = []probes.Target{{Address: d.Address}}
 			out = append(out, p)
 		}
