@@ -99,7 +99,8 @@ type Peer struct {
 	Multihop uint8
 	// TTLSecurity is how many hops away the peer may be by the TTL of its packets,
 	// which it sends with 255 (GTSM, RFC 5082); 0 does not look. It excludes
-	// Multihop.
+	// Multihop, and peers that dial us over IPv6: GoBGP answers those with the
+	// kernel's hop limit, which they refuse in turn.
 	TTLSecurity uint8
 	// IPv4 and IPv6 are the address families negotiated; neither means the
 	// family of Address.

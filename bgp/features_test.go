@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/egret-router/egret/lab"
 )
@@ -136,6 +135,8 @@ func features(t *testing.T, gw *lab.NS, sides []*side) {
 	shutdowns(t, c, sides)
 	gtsm(t, c, sides)
 	dynamic(t, c, sides)
+	extended(t, c, sides)
+	linkLocal(t, c, sides)
 }
 
 // flaps are the counts of all sides.
@@ -181,12 +182,28 @@ func attributes(t *testing.T, c *child, sides []*side) {
 	}
 }
 
+// frrLog is where FRR can write.
+const frrLog = "/run/frr/bgpd.log"
+
 func shutdowns(t *testing.T, c *child, sides []*side) {
 	t.Helper()
+	for _, s := range sides {
+		if s.router.Kind == "frr" {
+			if out, err := s.router.Command("configure terminal", "log file "+frrLog+" informational"); err != nil || out != "" {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+	}
 	c.set(configs(sides, func(c *Config) { c.Peers[1].Shutdown, c.Peers[1].ShutdownMessage = true, "back at noon" })...)
 	for _, s := range sides {
-		s.sees("our message", "show bgp neighbors fd00:16::1", []string{"Administrative Shutdown", "back at noon"},
+		s.sees("our message", "show bgp neighbors fd00:16::1", []string{"Administrative Shutdown"},
 			"show protocols all peer6_0", []string{"Administrative shutdown", "back at noon"})
+		if s.router.Kind == "frr" { // FRR 8 shows the message in its log only
+			log, err := os.ReadFile(s.router.NS.Path(frrLog))
+			if err != nil || !strings.Contains(string(log), `6/2 (Cease/Administrative Shutdown) "back at noon"`) {
+				t.Errorf("log of FRR: %v: %s", err, log)
+			}
+		}
 		c.shows(s.config.Network, "fd00:16::2", "idle", `administrative shutdown "back at noon"`)
 	}
 	c.set(configs(sides, func(c *Config) { c.Peers[1].Shutdown = false })...)
@@ -242,10 +259,13 @@ func gtsm(t *testing.T, c *child, sides []*side) {
 // dynamic takes the sessions of the routers, which dial, from ranges.
 func dynamic(t *testing.T, c *child, sides []*side) {
 	t.Helper()
+	for _, s := range sides {
+		s.configure([]string{"no neighbor fd00:16::1 ttl-security hops 1"}, "  ttl security on;", "  ttl security off;")
+	}
 	c.set(configs(sides, func(c *Config) {
 		for i, r := range prefixList("172.16.0.0/30", "fd00:16::/64") {
 			c.Peers[i].Address, c.Peers[i].Range, c.Peers[i].MaxSessions = netip.Addr{}, r, 2
-			c.Peers[i].HoldTime = 30 * time.Second
+			c.Peers[i].TTLSecurity = uint8(1 - i) // not over IPv6, see Peer.TTLSecurity
 		}
 	})...)
 	for _, s := range sides {
@@ -255,5 +275,56 @@ func dynamic(t *testing.T, c *child, sides []*side) {
 		if err != nil || p.Range != prefix("172.16.0.0/30") {
 			t.Errorf("%+v, %v", p, err)
 		}
+	}
+}
+
+// extended has one IPv6 session carry both families, with IPv6 next hops (RFC
+// 8950) both ways.
+func extended(t *testing.T, c *child, sides []*side) {
+	t.Helper()
+	for _, s := range sides {
+		// Without one FRR refuses to speak of IPv6 next hops at all.
+		s.router.NS.MustIP("addr add fe80::16:2/64 dev eth0 nodad")
+		const channel = "  ipv6 {\n    import keep filtered;"
+		s.configure([]string{"no neighbor 172.16.0.1", "neighbor fd00:16::1 capability extended-nexthop", "address-family ipv4 unicast",
+			"neighbor fd00:16::1 activate", "neighbor fd00:16::1 soft-reconfiguration inbound",
+			"neighbor fd00:16::1 route-map accept4 in", "neighbor fd00:16::1 route-map announce4 out"},
+			channel, "  ipv4 {\n    import all;\n    export where source = RTS_STATIC;\n    extended next hop on;\n  };\n"+channel)
+		s.hops[lab.IPv4] = addr("fd00:16::1")
+	}
+	c.set(configs(sides, func(c *Config) {
+		p := c.Peers[1]
+		p.Range, p.MaxSessions, p.Address, p.Passive = netip.Prefix{}, 0, addr("fd00:16::2"), true
+		p.IPv4, p.IPv6, p.ExtendedNextHop = true, true, true
+		c.Peers = []Peer{p}
+	})...)
+	for _, s := range sides {
+		s.sees("session", "show bgp neighbors fd00:16::1", []string{"BGP state = Established"}, "show protocols all peer6_0", []string{"Established"})
+		c.routes(s.config.Network, "10.0.0.0/24 via fd00:16::2", "2001:db8:1::/48 via fd00:16::2")
+		s.wants()
+	}
+}
+
+// linkLocal has a session between link-local addresses of the link in the VRF:
+// what FRR calls unnumbered.
+func linkLocal(t *testing.T, c *child, sides []*side) {
+	t.Helper()
+	for _, s := range sides {
+		device, ours, theirs := "up-"+s.config.Network, "fe80::16:1", "fe80::16:2"
+		s.gw.MustIP("addr add " + ours + "/64 dev " + device + " nodad")
+		const frr = "neighbor eth0 "
+		s.configure([]string{"no neighbor fd00:16::1", frr + "interface remote-as external", frr + "timers connect 1",
+			"address-family ipv4 unicast", frr + "activate", frr + "route-map accept4 in", frr + "route-map announce4 out", "exit-address-family",
+			"address-family ipv6 unicast", frr + "activate", frr + "route-map accept6 in", frr + "route-map announce6 out"},
+			"neighbor fd00:16::1 as", "neighbor "+ours+" % 'eth0' as")
+		s.hops = map[lab.Family]netip.Addr{lab.IPv4: addr(ours), lab.IPv6: addr(ours)}
+		s.config.Peers[0].Address = addr(theirs + "%" + device)
+	}
+	c.set(configs(sides, nil)...)
+	for _, s := range sides {
+		hop := s.config.Peers[0].Address.String()
+		c.routes(s.config.Network, "10.0.0.0/24 via "+hop, "2001:db8:1::/48 via "+hop)
+		s.sees("prefixes", "show bgp ipv4 unicast 198.51.100.0/28", []string{"fe80::16:1"}, "show route 198.51.100.0/28", []string{"fe80::16:1"})
+		s.sees("prefixes", "show bgp ipv6 unicast 2001:db8:51::/64", []string{"fe80::16:1"}, "show route 2001:db8:51::/64", []string{"fe80::16:1"})
 	}
 }

@@ -160,8 +160,10 @@ func (s *server) candidate(path *apiutil.Path, peer netip.Addr) candidate {
 			c.nextHop = a.Value
 		case *packet.PathAttributeMpReachNLRI:
 			c.nextHop = a.Nexthop
-			if c.nextHop.Is6() && c.nextHop.IsUnspecified() && a.LinkLocalNexthop.IsValid() {
-				c.nextHop = a.LinkLocalNexthop
+			// BIRD has no global next hop to send between link-local addresses, and
+			// GoBGP loses the link-local one that follows it: it is the sender.
+			if c.nextHop.IsUnspecified() && peer.IsLinkLocalUnicast() {
+				c.nextHop = peer
 			}
 		case *packet.PathAttributeOrigin:
 			c.origin = a.Value

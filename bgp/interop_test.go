@@ -15,6 +15,7 @@ import (
 // side is one external network with a real router in it.
 type side struct {
 	t      *testing.T
+	gw     *lab.NS
 	router *lab.Router
 	config Config
 	hops   map[lab.Family]netip.Addr // the gateway's addresses
@@ -47,7 +48,7 @@ func newSide(t *testing.T, l *lab.Lab, gw *lab.NS, name string, vrf bool, start 
 		config.Peers = append(config.Peers, Peer{Address: addr(a), ASN: 65001, HoldTime: 30 * time.Second, Import: rules})
 	}
 	s := &side{
-		t: t, config: config, hops: map[lab.Family]netip.Addr{lab.IPv4: addr("172.16.0.1"), lab.IPv6: addr("fd00:16::1")},
+		t: t, gw: gw, config: config, hops: map[lab.Family]netip.Addr{lab.IPv4: addr("172.16.0.1"), lab.IPv6: addr("fd00:16::1")},
 		far: prefixList("10.0.0.0/24", "10.9.0.0/25", "172.20.0.0/16", "2001:db8:1::/48", "2001:db8:51::/80"),
 	}
 	router := lab.RouterConfig{

@@ -69,6 +69,19 @@ func hasChunk(packed, want string) bool {
 	return false
 }
 
+// communityTexts are those of both kinds.
+func (a pathAttributes) communityTexts() []string {
+	var out []string
+	for i := 0; i+4 <= len(a.communities); i += 4 {
+		out = append(out, FormatCommunity(binary.BigEndian.Uint32([]byte(a.communities[i:i+4]))))
+	}
+	for i := 0; i+12 <= len(a.large); i += 12 {
+		b := []byte(a.large[i : i+12])
+		out = append(out, LargeCommunity{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])}.String())
+	}
+	return out
+}
+
 // hasASN tells whether an AS is in the path.
 func (a pathAttributes) hasASN(asn uint32) bool {
 	want := fmt.Sprint(asn)

@@ -129,6 +129,9 @@ func (p Peer) validateSession(asn uint32) []error {
 	if p.TTLSecurity > 0 && p.Multihop > 0 {
 		bad("TTL security and multihop exclude each other")
 	}
+	if p.TTLSecurity > 0 && (p.Passive || p.Range.IsValid()) && p.family() == ipv6 {
+		bad("TTL security is not supported for peers that dial us over IPv6")
+	}
 	if p.TTLSecurity == 255 {
 		bad("TTL security of 255 hops would accept everything")
 	}

@@ -114,9 +114,7 @@ func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[s
 	n.Phase, n.Reason, n.Since = rec.phase, rec.reason, rec.since
 	n.NextHops, n.Paths, n.Exhausted = nextHopStatuses(dec), pathStatuses(dec, r.flows.latest()), dec.Exhausted
 	for _, p := range speakers[dec.Name].Peers {
-		n.Peers = append(n.Peers, PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
-			LastError: p.LastError, Received: p.Received, Accepted: p.Accepted, Advertised: p.Advertised,
-			Flaps: p.Flaps, ImportMissing: p.ImportMissing})
+		n.Peers = append(n.Peers, peerStatus(p))
 	}
 	for _, sn := range rep.spec.Networks {
 		if sn.Name != dec.Name {

@@ -161,3 +161,29 @@ func aggregate(prefixes []netip.Prefix) []netip.Prefix {
 	}
 	return out
 }
+
+func peerStatus(p bgp.PeerState) PeerStatus {
+	return PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
+		LastError: p.LastError, Received: p.Received, Accepted: p.Accepted, Advertised: p.Advertised,
+		Flaps: p.Flaps, ImportMissing: p.ImportMissing, Range: p.Range, Description: p.Description,
+		Shutdown: p.Shutdown, RouterID: p.RouterID, Capabilities: p.Capabilities, Warning: p.Warning}
+}
+
+// Paths lists what BGP peers sent; nothing where the speaker cannot tell.
+func (r *Router) Paths(f bgp.Filter) []bgp.Path {
+	if s, ok := r.edges.Speaker.(interface{ Paths(bgp.Filter) []bgp.Path }); ok {
+		return s.Paths(f)
+	}
+	return nil
+}
+
+// Advertised lists what BGP peers are sent; nothing where the speaker cannot
+// tell.
+func (r *Router) Advertised(f bgp.Filter) []bgp.AdvertisedPath {
+	if s, ok := r.edges.Speaker.(interface {
+		Advertised(bgp.Filter) []bgp.AdvertisedPath
+	}); ok {
+		return s.Advertised(f)
+	}
+	return nil
+}

@@ -152,6 +152,16 @@ type PeerStatus struct {
 	Advertised    int        `json:"advertised"`
 	Flaps         int        `json:"flaps"`
 	ImportMissing bool       `json:"importMissing,omitempty"`
+	// Range is the configured range that the session came from, if any.
+	Range       netip.Prefix `json:"range,omitzero"`
+	Description string       `json:"description,omitempty"`
+	// Shutdown is true while the configuration keeps the session down.
+	Shutdown bool `json:"shutdown,omitempty"`
+	// RouterID and Capabilities (of both sides) are of the session that is up.
+	RouterID     netip.Addr `json:"routerID,omitzero"`
+	Capabilities []string   `json:"capabilities,omitempty"`
+	// Warning is what is not as it should be while the session goes on.
+	Warning string `json:"warning,omitempty"`
 }
 
 // ProbeStatus is one probe.

@@ -37,7 +37,8 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), explainCommand(), teardownCommand(), referenceCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), explainCommand(), bgpCommand(), teardownCommand(),
+		referenceCommand(), versionCommand())
 	return root
 }
 

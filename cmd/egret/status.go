@@ -81,7 +81,7 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", n.Name, h.Address, dash(h.Device), yes(h.Live), yes(h.Usable), h.Routes, h.Paths, dash(h.Reason))
 		}
 	}
-	printPaths(w, s.Networks)
+	printHopPaths(w, s.Networks)
 	fmt.Fprintln(w, "\nNETWORK\tPROBE\tVERDICT\tFOR\tTARGET\tTARGET VERDICT\tRTT\tFAILURES\tLAST ERROR")
 	for _, n := range s.Networks {
 		for _, p := range n.Probes {
@@ -116,8 +116,8 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 	return w.Flush()
 }
 
-// printPaths lists the choices of next hops that rules made necessary.
-func printPaths(w io.Writer, networks []egress.NetworkStatus) {
+// printHopPaths lists the choices of next hops that rules made necessary.
+func printHopPaths(w io.Writer, networks []egress.NetworkStatus) {
 	header := "\nNETWORK\tPATH\tTABLE\tFAMILY\tSTATE\tNEXT HOPS\tSPARE\tFLOWS\n"
 	for _, n := range networks {
 		for _, p := range n.Paths {

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/vrf"
 )
 
 // Defaults and bounds of a peer: RFC 9003 with what GoBGP sends of it, and the
@@ -25,10 +26,11 @@ const (
 
 func (p *parser) peer(n *network, at path, raw RawPeer, asn uint32) bgp.Peer {
 	peer := bgp.Peer{
-		Description:  raw.Description,
-		ASN:          p.asn(at.key("asn"), raw.ASN),
-		Port:         uint16(p.integer(at.key("port"), raw.Port, DefaultBGPPort, 1, math.MaxUint16)),
-		Passive:      raw.Passive,
+		Description: raw.Description,
+		ASN:         p.asn(at.key("asn"), raw.ASN),
+		Port:        uint16(p.integer(at.key("port"), raw.Port, DefaultBGPPort, 1, math.MaxUint16)),
+		Passive:     raw.Passive,
+		AddPath:     raw.AddPath, ExtendedNextHop: raw.ExtendedNextHop,
 		HoldTime:     p.seconds(at.key("holdTime"), raw.HoldTime, DefaultHoldTime, 3*time.Second, maxHoldTime),
 		ConnectRetry: p.seconds(at.key("connectRetry"), raw.ConnectRetry, DefaultConnectRetry, time.Second, maxHoldTime),
 		Multihop:     uint8(p.integer(at.key("multihop"), raw.Multihop, 0, 2, math.MaxUint8)),
@@ -43,11 +45,17 @@ func (p *parser) peer(n *network, at path, raw RawPeer, asn uint32) bgp.Peer {
 	p.shutdown(at, raw, &peer)
 	anyDistance := peer.Multihop != 0 || peer.TTLSecurity > 1 || peer.ASN == asn
 	inside := p.peerAddresses(n, at, raw, &peer, anyDistance)
+	if peer.TTLSecurity > 0 && inside.Is6() && (peer.Passive || peer.Range.IsValid()) {
+		p.add(at.key("ttlSecurity"), "is not possible for neighbours that dial us over IPv6: our answers have the kernel's hop limit; dial them, or use IPv4")
+	}
 	peer.IPv4, peer.IPv6 = p.families(at.key("families"), raw.Families, inside)
 	if inside.Is4() && peer.IPv6 {
 		peer.NextHopIPv6 = p.nextHopSelf(n, at.key("families"), inside)
 	}
-	if inside.Is6() && peer.IPv4 {
+	if raw.ExtendedNextHop && inside.Is4() {
+		p.add(at.key("extendedNextHop"), "is for neighbours with an IPv6 address: over IPv4 the next hop is an IPv4 address anyway")
+	}
+	if inside.Is6() && peer.IPv4 && !raw.ExtendedNextHop {
 		peer.NextHopIPv4 = p.nextHopSelf(n, at.key("families"), inside)
 	}
 	peer.Import = p.imports(at.key("import"), raw.Import, peer)
@@ -165,12 +173,15 @@ func (p *parser) ranges(at path, peers []bgp.Peer) {
 // peerAddress checks a peer's address. anyDistance peers may be off the
 // connected prefixes.
 func (p *parser) peerAddress(n *network, at path, s string, anyDistance bool) netip.Addr {
+	if link, err := netip.ParseAddr(s); err == nil && link.Zone() != "" {
+		return p.linkLocal(n, at, link)
+	}
 	a, ok := p.addr(at, s)
 	if !ok || !p.otherHost(n, at, a) {
 		return netip.Addr{}
 	}
 	if a.IsLinkLocalUnicast() {
-		p.add(at, "%s is link-local: BGP sessions to such addresses are not supported", a)
+		p.add(at, "%s is link-local: only IPv6 has such sessions, to an address with its interface, such as fe80::2%%eth1", a)
 		return netip.Addr{}
 	}
 	if !anyDistance && !n.connected(a) {
@@ -178,6 +189,19 @@ func (p *parser) peerAddress(n *network, at path, s string, anyDistance bool) ne
 	}
 	n.uses = append(n.uses, use{at, a, "its prefix is discarded inside the network, so the peer would be out of reach"})
 	return a
+}
+
+// linkLocal checks an address that is good on one link only.
+func (p *parser) linkLocal(n *network, at path, a netip.Addr) netip.Addr {
+	switch {
+	case !a.IsLinkLocalUnicast():
+		p.add(at, "%s is not link-local: write it without %%%s", a.WithZone(""), a.Zone())
+	case !slices.ContainsFunc(n.ports, func(port vrf.Port) bool { return port.Name == a.Zone() }):
+		p.dangling(n.at.key("interfaces"), at, "%s is not an interface of this network", quote(a.Zone()))
+	default:
+		return a
+	}
+	return netip.Addr{}
 }
 
 // prefixLimit checks what happens with many prefixes.

@@ -125,6 +125,8 @@ type RawPeer struct {
 	Multihop           *int64      `mapstructure:"multihop"`
 	TTLSecurity        *int64      `mapstructure:"ttlSecurity"`
 	Families           []string    `mapstructure:"families"`
+	AddPath            bool        `mapstructure:"addPath"`
+	ExtendedNextHop    bool        `mapstructure:"extendedNextHop"`
 	Import             []RawImport `mapstructure:"import"`
 	MaxPrefixes        *int64      `mapstructure:"maxPrefixes"`
 	MaxPrefixesWarning *int64      `mapstructure:"maxPrefixesWarning"`

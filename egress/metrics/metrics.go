@@ -68,6 +68,9 @@ var (
 	peerUp          = desc("bgp_session_established", "1 when the session is established.", "network", "peer")
 	peerPrefixes    = desc("bgp_prefixes", "Prefixes by direction (received, accepted, advertised).", "network", "peer", "direction")
 	peerFlaps       = desc("bgp_session_flaps_total", "Times the session left established.", "network", "peer")
+	peerShutdown    = desc("bgp_session_shutdown", "1 while the configuration keeps the session down.", "network", "peer")
+	peerWarning     = desc("bgp_session_warning", "1 while egret bgp peers has a warning about the session.", "network", "peer")
+	peerSince       = desc("bgp_session_state_timestamp_seconds", "When the session came into its state.", "network", "peer")
 	probeUp         = desc("probe_up", "1 up, 0 down or without a verdict yet.", "network", "probe")
 	probeAttempts   = desc("probe_attempts_total", "Attempts by target.", "network", "probe", "target")
 	probeFailures   = desc("probe_failures_total", "Failed attempts by target.", "network", "probe", "target")
@@ -86,7 +89,7 @@ var (
 	conntrackFailed = desc("conntrack_failures_total", "Packets lost in connection tracking by reason (no_port, table_full), and flows ended to make room (early_drop).", "reason")
 	policyForwards  = desc("policy_rules", "Rules of the policy by state (forwarding, blocked).", "policy", "state")
 	allDescriptions = []*prometheus.Desc{buildInfo, configLoaded, configOK, configRejected, rounds, roundErrors, roundDuration,
-		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps,
+		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps, peerShutdown, peerWarning, peerSince,
 		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards,
 		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed}
 )
@@ -184,6 +187,9 @@ func (e emitter) network(n *egress.NetworkStatus) {
 		e.gauge(peerPrefixes, float64(p.Accepted), n.Name, peer, "accepted")
 		e.gauge(peerPrefixes, float64(p.Advertised), n.Name, peer, "advertised")
 		e.counter(peerFlaps, float64(p.Flaps), n.Name, peer)
+		e.gauge(peerShutdown, truth(p.Shutdown), n.Name, peer)
+		e.gauge(peerWarning, truth(p.Warning != ""), n.Name, peer)
+		e.gauge(peerSince, float64(p.Since.UnixNano())/1e9, n.Name, peer)
 	}
 	for _, p := range n.Probes {
 		e.gauge(probeUp, truth(p.Verdict == "up"), n.Name, p.Name)
