@@ -58,7 +58,7 @@ func host(ctx context.Context, o options, out io.Writer) error {
 	}
 	r.FlowtableKnown = flowtable
 	if o.pps && !o.quick {
-		ask.Together, ask.Rounds = true, 3
+		ask.Together = true
 		timed, err := o.boot(ctx, self, ask)
 		if err != nil {
 			return fmt.Errorf("measure packets per second: %w", err)

@@ -54,7 +54,7 @@ func parseOptions(args []string) (options, error) {
 	fs.BoolVar(&o.pps, "pps", true, "after the instructions, measure packets per second in a second VM")
 	fs.StringVar(&o.cases, "cases", "", "only the plain case and those whose name matches this `regexp`")
 	fs.IntVar(&o.packets, "packets", 0, "packets of one measurement (default 10240, 3200 with -quick)")
-	fs.IntVar(&o.rounds, "rounds", 2, "measurements of each kind, the spread of which is shown")
+	fs.IntVar(&o.rounds, "rounds", 3, "measurements of each kind: the median counts, and the spread is shown")
 	fs.StringVar(&o.egret, "egret", "bin/egret", "the `binary` that is measured")
 	fs.StringVar(&o.vmrun, "vmrun", "bin/vmrun", "the VM runner's `binary`")
 	fs.BoolVar(&o.json, "json", false, "write the report as JSON")
