@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -105,6 +106,15 @@ func (r *Router) PIDs() []int {
 		pids = append(pids, p.PID())
 	}
 	return pids
+}
+
+// Log is what the router's programs have written since they were started last.
+func (r *Router) Log() string {
+	var b strings.Builder
+	for _, p := range r.procs {
+		b.WriteString(p.Log())
+	}
+	return b.String()
 }
 
 // Config is the present configuration.

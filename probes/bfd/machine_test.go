@@ -204,6 +204,11 @@ func TestSilence(t *testing.T) {
 		if sent := collect(m, now); len(sent) != 1 || !sent[0].final || sent[0].poll {
 			t.Errorf("%s: answered %+v to a poll", name, sent)
 		}
+		// A peer that is gone wants nothing any more.
+		gone := now.Add(time.Minute)
+		if !m.expire(gone) || len(collect(m, gone)) != 1 {
+			t.Errorf("%s: still silent when the peer was gone", name)
+		}
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -116,6 +118,8 @@ func (v *server) join(c net.Conn) {
 	if !full {
 		v.clients[x] = true
 		v.lonely.Stop()
+		x.queue(response{Hello: &serverHello{Version: protocolVersion, PID: os.Getpid(), Started: v.started}})
+		v.tell(response{}, x)
 	}
 	v.mu.Unlock()
 	if full {
@@ -123,9 +127,6 @@ func (v *server) join(c net.Conn) {
 		c.Close()
 		return
 	}
-	states := v.sessions.State()
-	x.queue(response{Hello: &serverHello{Version: protocolVersion, PID: os.Getpid(), Started: v.started}})
-	x.queue(response{States: &states})
 	v.running.Go(x.write)
 	v.running.Go(func() {
 		v.read(x)
@@ -162,9 +163,9 @@ func (v *server) read(x *serverConn) {
 			if err := v.sessions.Set(*q.Set); err != nil {
 				answer.SetError = err.Error()
 			}
-			states := v.sessions.State()
-			answer.States = &states
-			x.queue(answer)
+			v.mu.Lock()
+			v.tell(answer, x)
+			v.mu.Unlock()
 		}
 		if q.Quit {
 			v.quit()
@@ -174,12 +175,20 @@ func (v *server) read(x *serverConn) {
 }
 
 // broadcast is Sessions' Notify.
-func (v *server) broadcast(st State) { v.all(response{Changed: []State{st}}) }
-
-func (v *server) all(r response) {
+func (v *server) broadcast(st State) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for x := range v.clients {
+		x.queue(response{Changed: []State{st}})
+	}
+}
+
+// tell adds all states to a response. v.mu is held, so that no change is told
+// between the look and the word, which would then be older.
+func (v *server) tell(r response, to ...*serverConn) {
+	states := v.sessions.State()
+	r.States = &states
+	for _, x := range to {
 		x.queue(r)
 	}
 }
@@ -195,12 +204,10 @@ func (v *server) publish(ctx context.Context) {
 		case <-tick.C:
 		}
 		v.mu.Lock()
-		n := len(v.clients)
-		v.mu.Unlock()
-		if n > 0 {
-			states := v.sessions.State()
-			v.all(response{States: &states})
+		if len(v.clients) > 0 {
+			v.tell(response{}, slices.Collect(maps.Keys(v.clients))...)
 		}
+		v.mu.Unlock()
 	}
 }
 

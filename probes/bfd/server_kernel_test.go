@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,9 +58,12 @@ func TestServerOutlivesItsClient(t *testing.T) {
 	}
 	for name, was := range before {
 		now := theirViews(t, nets)[name]
-		if now.State != "Up" || now.Since != was.Since || now.Uptime < was.Uptime {
+		if now.State != "Up" || now.Uptime < was.Uptime {
 			t.Errorf("the peer of %s saw something: %+v, before %+v", name, now, was)
 		}
+	}
+	if log := nets[1].router.Log(); strings.Contains(log, "from Up") || !strings.Contains(log, "to Up") {
+		t.Errorf("BIRD saw something: %s", log)
 	}
 }
 
@@ -123,6 +127,33 @@ func newPair(t *testing.T) *pair {
 		p.ends[i] = session("peer", "", fmt.Sprintf("172.16.0.%d", i+1), fmt.Sprintf("172.16.0.%d", 2-i))
 	}
 	return p
+}
+
+// TestStarvedProcess: one that gets no processor for longer than its detection
+// time does not blame the peer, whose packets came meanwhile.
+func TestStarvedProcess(t *testing.T) {
+	p := newPair(t)
+	p.ends[0].DetectMult = 255 // the peer's patience with us: 13 s
+	p.ends[1].DetectMult = 10  // ours: 0.5 s
+	for i, s := range p.s {
+		s.set(p.ends[i])
+	}
+	p.s[0].await("peer", "up at 50 ms", func(st bfd.State) bool { return st.Status == bfd.Up && st.DetectTime == 500*time.Millisecond })
+	for range 3 {
+		before := p.s[0].state("peer")
+		if err := p.s[0].proc.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		pass(t, 1500*time.Millisecond)
+		if err := p.s[0].proc.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		// Those of the pause, and some later ones.
+		st := p.s[0].await("peer", "packets", func(st bfd.State) bool { return st.In > before.In+35 })
+		if st.Status != bfd.Up || st.Downs != before.Downs {
+			t.Errorf("went down: %+v", st)
+		}
+	}
 }
 
 // TestServerEndsAlone: without a client for the time Linger, and when it is
