@@ -2,8 +2,6 @@ package acceptance
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/lab"
 	"github.com/egret-router/egret/lab/traffic"
 )
@@ -77,8 +74,7 @@ policies:%s
 // gateway is an Egret in the standard topology.
 type gateway struct {
 	*lab.Overlap
-	t      *testing.T
-	daemon *lab.Proc
+	running
 }
 
 // binary is the egret under test, copied to a local file system: where the
@@ -108,21 +104,9 @@ func TestMain(m *testing.M) {
 func topology(t *testing.T, o lab.OverlapOptions) *gateway {
 	t.Helper()
 	lab.Require(t, lab.Root, lab.VRF, lab.Nft, lab.Conntrack, lab.FRR, lab.BIRD)
-	return &gateway{Overlap: lab.MustOverlap(lab.New(t), o), t: t}
-}
-
-// start starts the daemon; it does not wait.
-func (g *gateway) start(config string) {
-	g.t.Helper()
-	path, err := binary()
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	p, err := g.StartEgret(path, config)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.daemon = p
+	g := &gateway{Overlap: lab.MustOverlap(lab.New(t), o)}
+	g.running = running{t: t, host: &g.EgretHost}
+	return g
 }
 
 // up waits until both networks forward and all pools are in their router's RIB.
@@ -154,53 +138,10 @@ func (o options) pools(network string) []netip.Prefix {
 	return out
 }
 
-// status asks the daemon.
-func (g *gateway) status() (*egress.Status, error) {
-	out, err := g.Egret("status", "-o", "json")
-	if err != nil {
-		return nil, err
-	}
-	s := &egress.Status{}
-	return s, json.Unmarshal([]byte(out), s)
-}
-
 // phases waits for the phases of both networks.
 func (g *gateway) phases(red, blue string) {
 	g.t.Helper()
-	lab.Eventually(g.t, patience, "red "+red+", blue "+blue, func() error {
-		if !g.daemon.Running() {
-			return lab.Final(errors.New("the daemon has ended:\n" + g.daemon.Log()))
-		}
-		s, err := g.status()
-		if err != nil {
-			return err
-		}
-		got := map[string]string{}
-		for _, n := range s.Networks {
-			got[n.Name] = string(n.Phase)
-		}
-		if got["red"] != red || got["blue"] != blue {
-			return fmt.Errorf("phases %v\n%s", got, s.Round.LastError)
-		}
-		return nil
-	})
-}
-
-// empty waits until `egret plan` has nothing to change.
-func (g *gateway) empty(when string) {
-	g.t.Helper()
-	before := ""
-	lab.Eventually(g.t, patience, "an empty plan "+when, func() error {
-		out, err := g.Egret("plan", "--config", g.ConfigPath())
-		if err == nil && out != "nothing to change\n" {
-			err = errors.New(out)
-		}
-		if err != nil && err.Error() != before {
-			before = err.Error()
-			g.t.Logf("%s: %s", when, before)
-		}
-		return err
-	})
+	g.wait(map[string]string{"red": red, "blue": blue})
 }
 
 // answer waits until a client is answered by the named network's server, as

@@ -1,11 +1,9 @@
 package acceptance
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -120,32 +118,6 @@ func TestNothingLeaks(t *testing.T) {
 		t.Logf("%s's uplink: %d packets, %d from pools, 0 others", name, r.Packets, r.Allowed)
 	}
 	g.nothingLeft(t)
-}
-
-// reload writes the configuration, asks for a reload, and waits until it runs.
-func (g *gateway) reload(t *testing.T, config string) {
-	t.Helper()
-	before, err := g.status()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.WriteConfig(config); err != nil {
-		t.Fatal(err)
-	}
-	if err := g.daemon.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	lab.Eventually(t, patience, "the new configuration", func() error {
-		s, err := g.status()
-		if err != nil {
-			return err
-		}
-		if !s.Config.LoadedAt.After(before.Config.LoadedAt) {
-			return errors.New("still the old one " + s.Config.Error)
-		}
-		return nil
-	})
-	g.empty("after the reload")
 }
 
 // strays sends what belongs to no connection, from both teams in both

@@ -5,32 +5,38 @@ import (
 	"path/filepath"
 )
 
+// An EgretHost is a namespace that Egret runs in.
+type EgretHost struct {
+	host   *NS
+	binary string
+}
+
 // ConfigPath is the file that StartEgret and WriteConfig write.
-func (o *Overlap) ConfigPath() string { return filepath.Join(o.Gateway.dir, "egret.yaml") }
+func (h *EgretHost) ConfigPath() string { return filepath.Join(h.host.dir, "egret.yaml") }
 
 // WriteConfig replaces Egret's configuration file, as an editor that writes in place does.
-func (o *Overlap) WriteConfig(text string) error { return writeFile(o.ConfigPath(), text) }
+func (h *EgretHost) WriteConfig(text string) error { return writeFile(h.ConfigPath(), text) }
 
 // StartEgret writes the configuration and starts "BINARY run --config FILE"
 // with these further arguments in the gateway. It does not wait for anything.
-func (o *Overlap) StartEgret(binary, config string, args ...string) (*Proc, error) {
+func (h *EgretHost) StartEgret(binary, config string, args ...string) (*Proc, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.WriteConfig(config); err != nil {
+	if err := h.WriteConfig(config); err != nil {
 		return nil, err
 	}
-	o.egretBinary = binary
-	return o.Gateway.Start("egret", append([]string{binary, "run", "--config", o.ConfigPath()}, args...)...)
+	h.binary = binary
+	return h.host.Start("egret", append([]string{binary, "run", "--config", h.ConfigPath()}, args...)...)
 }
 
 // Egret runs another command of the binary that was last started, like
 // "status", in the gateway, where the daemon's socket has its default path,
 // and returns its standard output.
-func (o *Overlap) Egret(args ...string) (string, error) {
-	if o.egretBinary == "" {
+func (h *EgretHost) Egret(args ...string) (string, error) {
+	if h.binary == "" {
 		return "", errors.New("egret was not started in this lab")
 	}
-	return o.Gateway.Run(append([]string{o.egretBinary}, args...)...)
+	return h.host.Run(append([]string{h.binary}, args...)...)
 }

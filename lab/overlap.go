@@ -75,11 +75,10 @@ type OverlapOptions struct {
 // addresses, nothing forwards, and no routing program runs: all that is Egret's.
 type Overlap struct {
 	*Lab
+	EgretHost // the gateway
 
 	Client, Gateway *NS
 	Red, Blue       *Upstream
-
-	egretBinary string
 }
 
 // An Upstream is one external network: a router, with FRR in red and BIRD in
@@ -133,6 +132,7 @@ func (o *Overlap) build(opts OverlapOptions) error {
 	if err := o.buildSpaces(); err != nil {
 		return err
 	}
+	o.host = o.Gateway
 	if err := o.prepareGateway(opts); err != nil {
 		return err
 	}
