@@ -162,7 +162,7 @@ func (p *packet) evaluate(text string) string {
 			p.t.Fatalf("hash in %s", text)
 		}
 		return p.rules.Sets[strings.TrimPrefix(words[8], "@")].Elements[strconv.Itoa(ClientBucket(p.src, n))]
-	case words[0] == "fib", strings.HasPrefix(text, tcpNotFirst), strings.HasPrefix(text, "icmp"), words[0] == "ct":
+	case words[0] == "fib", strings.HasPrefix(text, tcpNotFirst), strings.HasPrefix(text, withoutBeginning), strings.HasPrefix(text, "icmp"), words[0] == "ct":
 		return "" // the addresses of the node are in no configuration, and this is a datagram
 	case (words[0] == "ip") != p.src.Is4():
 		return ""

@@ -152,7 +152,7 @@ func (w *walker) rule(text string) (string, error) {
 		return "", errUnread
 	}
 	switch {
-	case words[0] == "fib", strings.HasPrefix(text, tcpNotFirst), words[0] == "icmp", words[0] == "icmpv6":
+	case words[0] == "fib", strings.HasPrefix(text, tcpNotFirst), strings.HasPrefix(text, withoutBeginning), words[0] == "icmp", words[0] == "icmpv6":
 		return "", nil // not of the first packet of a flow to somewhere else
 	case strings.HasPrefix(text, "ct mark set "):
 		return "", nil

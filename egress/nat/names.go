@@ -64,6 +64,8 @@ const (
 	prefixGuardDrops = guardPrefix + "drops_"
 	prefixFast       = "fast_net_"
 	prefixUplink     = "uplink_"
+	prefixUplink4    = "uplink4_"
+	prefixUplink6    = "uplink6_"
 	prefixZone       = "zone_"
 	prefixExit       = "exit_"
 	prefixSpread     = "spread_"

@@ -137,10 +137,19 @@ func (r *renderer) entries() {
 		// there fib does not find the port's address, and ct zone set would take the
 		// packet back to conntrack (hence also the accept). Without "iif" fib never
 		// finds addresses of a VRF.
-		r.chain(chain,
-			clearMark,
-			"fib daddr . iif type local notrack accept",
-			fmt.Sprintf("ct zone set %d", n.Zone))
+		// What is for a pool is for no address of this node: it needs no fib.
+		zone := fmt.Sprintf("ct zone set %d", n.Zone)
+		texts := []string{clearMark}
+		for _, f := range []struct {
+			ip, set string
+			spans   []span
+		}{{"ip", objectName(prefixUplink4, n.Name), covering(only4(n.Sources))}, {"ip6", objectName(prefixUplink6, n.Name), covering(only6(n.Sources))}} {
+			if len(f.spans) > 0 {
+				r.spans(f.set, f.spans, f.ip == "ip")
+				texts = append(texts, f.ip+" daddr @"+f.set+" "+zone+" accept")
+			}
+		}
+		r.chain(chain, append(texts, "fib daddr . iif type local notrack accept", zone)...)
 	}
 	r.base(chainClassify, "filter", "prerouting", priorityRaw, "iifname vmap @"+mapRaw)
 	r.base(chainKeep, "filter", "prerouting", priorityMangle, "iifname vmap @"+mapMangle)
@@ -267,6 +276,9 @@ func (r *renderer) verdict(rule Rule) string {
 // tcpNotFirst matches TCP segments that do not begin a connection.
 const tcpNotFirst = "tcp flags & (syn | ack) != syn"
 
+// withoutBeginning matches what tells nothing of being the first of a flow.
+const withoutBeginning = "meta l4proto udp "
+
 // decisions are the ends of classification: they mark the packet. For an exit
 // the zone of the replies is set too (by a chain per network, since exits are
 // many), which must be before conntrack sees the
@@ -277,11 +289,13 @@ const tcpNotFirst = "tcp flags & (syn | ack) != syn"
 // exit in fallback does nothing: the packet has no mark of ours at this point.
 func (r *renderer) decisions() {
 	for _, n := range r.cfg.Networks {
+		zone := fmt.Sprintf("ct reply zone set %d", n.Zone)
 		r.chain(objectName(prefixZone, n.Name),
+			withoutBeginning+zone+" return",
 			tcpNotFirst+" return",
 			"icmp type echo-reply return",
 			"icmpv6 type echo-reply return",
-			fmt.Sprintf("ct reply zone set %d", n.Zone))
+			zone)
 	}
 	for _, e := range r.exits {
 		if e.Fallback {

@@ -20,9 +20,13 @@ func (r *renderer) guards() {
 		}
 		r.guardNetwork(n)
 	}
-	// In forward, what came by a port has the VRF device as iifname, what leaves
+	// Established translated flows come first, since nearly every packet is of one.
+	// They began at a client and passed the guards; the packets of their original
+	// direction that somebody sends in by an uplink are in that network's zone, and
+	// so of no flow. In forward, what came by a port has the VRF device as iifname, what leaves
 	// has the port as oifname. Traffic between other devices is not ours.
 	r.base(chainGuardForward, "filter", "forward", priorityForward,
+		fmt.Sprintf("ct state established ct mark & %s != 0 accept", mark(EgressMark)),
 		"oifname @"+setUplinks+" ct state invalid,untracked "+r.drop(counterInvalid),
 		"iifname @"+setUplinks+" ct state invalid,untracked "+r.drop(counterInvalid),
 		"iifname @"+setUplinks+" ct direction original "+r.drop(counterInbound))
