@@ -216,8 +216,13 @@ func (s *Sessions) tell(x *session, was Status) {
 	if x.removed {
 		return
 	}
+	silent := time.Duration(0)
+	if !x.m.lastRx.IsZero() {
+		silent = x.m.since.Sub(x.m.lastRx)
+	}
 	s.opts.Log.Info("bfd session changed", "session", x.config.Name, "peer", x.config.Peer, "device", x.config.Device,
-		"from", was, "to", x.m.status, "diag", x.m.diag, "peer_status", x.m.remoteStatus, "peer_diag", x.m.remoteDiag)
+		"from", was, "to", x.m.status, "diag", x.m.diag, "peer_status", x.m.remoteStatus, "peer_diag", x.m.remoteDiag,
+		"silent", silent)
 	if !x.dirty {
 		x.dirty = true
 		s.changed = append(s.changed, x)
