@@ -17,9 +17,14 @@ func sysctls(spec *Spec) []sysctl.Setting {
 		// and drops all policy traffic; the guards of egress/nat take its place.
 		{Key: "net.ipv4.conf.all.rp_filter", Value: "0"},
 		{Key: "net.ipv4.conf.all.src_valid_mark", Value: "0"},
-		// Layer-4 hash: flows of one client spread over the next hops.
-		{Key: "net.ipv4.fib_multipath_hash_policy", Value: "1"},
-		{Key: "net.ipv6.fib_multipath_hash_policy", Value: "1"},
+		// Layer-4 hash: flows of one client spread over the next hops. Policy 1 would
+		// take the hash that a packet comes with, which a local client's socket draws
+		// anew when it retransmits: its flow would move. Policy 3 works it out, from
+		// addresses, protocol and ports.
+		{Key: "net.ipv4.fib_multipath_hash_fields", Value: "55"},
+		{Key: "net.ipv6.fib_multipath_hash_fields", Value: "55"},
+		{Key: "net.ipv4.fib_multipath_hash_policy", Value: "3"},
+		{Key: "net.ipv6.fib_multipath_hash_policy", Value: "3"},
 		// With the compatibility mode on, a change of a group is announced for every
 		// route that uses it: 26 ms instead of 0.3 ms under 100,000 routes.
 		{Key: "net.ipv4.nexthop_compat_mode", Value: "0"},
