@@ -40,6 +40,7 @@ func TestValidate(t *testing.T) {
 		"listen port -2":                          func(c *Config) { c.ListenPort = -2 },
 		"restart time 0s":                         func(c *Config) { c.GracefulRestart.RestartTime = 0 },
 		"restart time 1h8m16s":                    func(c *Config) { c.GracefulRestart.RestartTime = 4096 * time.Second },
+		"long-lived time -1s":                     func(c *Config) { c.GracefulRestart.LongLived = -time.Second },
 		"restart time 1.5s":                       func(c *Config) { c.GracefulRestart.RestartTime = 1500 * time.Millisecond },
 		`peer "172.16.0.2": configured`:           func(c *Config) { c.Peers[1].Address = addr("172.16.0.2"); c.Peers[1].LocalAddress = netip.Addr{} },
 		"no address":                              func(c *Config) { c.Peers[0].Address = netip.Addr{} },
