@@ -46,7 +46,7 @@ func TestValidate(t *testing.T) {
 		"no address":                              func(c *Config) { c.Peers[0].Address = netip.Addr{} },
 		`address "224.0.0.1" is not a uni`:        func(c *Config) { c.Peers[0].Address = addr("224.0.0.1") },
 		`address "0.0.0.0" is not a uni`:          func(c *Config) { c.Peers[0].Address = addr("0.0.0.0") },
-		`link-local address "fe80::1%eth0"`:       func(c *Config) { c.Peers[1].Address = addr("fe80::1%eth0") },
+		`link-local address "fe80::1" is`:         func(c *Config) { c.Peers[1].Address = addr("fe80::1") },
 		`"::ffff:10.0.0.1" is an IPv4-map`:        func(c *Config) { c.Peers[1].Address = addr("::ffff:10.0.0.1") },
 		`peer "172.16.0.2": ASN 0`:                func(c *Config) { c.Peers[0].ASN = 0 },
 		"hold time 2s":                            func(c *Config) { c.Peers[0].HoldTime = 2 * time.Second },
