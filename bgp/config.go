@@ -54,6 +54,10 @@ type GracefulRestart struct {
 	// RestartTime is announced to peers and bounds how long we wait for
 	// End-of-RIB after our own restart; whole seconds, 1 s to 4095 s.
 	RestartTime time.Duration
+	// LongLived is announced to peers as the time for which they may keep our
+	// routes beyond RestartTime, as a last resort (RFC 9494); whole seconds up to
+	// 16777215 s, 0 is none. With it we do the same for them.
+	LongLived time.Duration
 }
 
 // Peer is one neighbour, or all that dial us from a range of addresses.

@@ -114,12 +114,19 @@ func (n *network) sessionChanged(generation int, e sessionEvent) {
 		return
 	}
 	was, since := s.state, s.since
+	// Beyond the restart time GoBGP marks the paths as stale and tells nobody; it
+	// tells when it drops them.
+	stale := e.expired && s.longLived
+	e.kept = e.kept || stale
 	s.apply(e)
 	if e.state == "idle" && !e.kept {
 		n.rib.clear(e.peer)
 	}
 	state, lastErr := s.state, s.lastErr
 	n.mu.Unlock()
+	if stale {
+		n.resync(e.peer)
+	}
 	switch {
 	case state == was:
 	case state == established:

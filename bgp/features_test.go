@@ -260,12 +260,12 @@ func gtsm(t *testing.T, c *child, sides []*side) {
 func dynamic(t *testing.T, c *child, sides []*side) {
 	t.Helper()
 	for _, s := range sides {
-		s.configure([]string{"no neighbor fd00:16::1 ttl-security hops 1"}, "  ttl security on;", "  ttl security off;")
+		s.configure([]string{"no neighbor 172.16.0.1 ttl-security hops 1", "no neighbor fd00:16::1 ttl-security hops 1"}, "  ttl security on;", "  ttl security off;")
 	}
 	c.set(configs(sides, func(c *Config) {
 		for i, r := range prefixList("172.16.0.0/30", "fd00:16::/64") {
 			c.Peers[i].Address, c.Peers[i].Range, c.Peers[i].MaxSessions = netip.Addr{}, r, 2
-			c.Peers[i].TTLSecurity = uint8(1 - i) // not over IPv6, see Peer.TTLSecurity
+			c.Peers[i].TTLSecurity = 0 // not over IPv6, see Peer.TTLSecurity
 		}
 	})...)
 	for _, s := range sides {
@@ -284,7 +284,7 @@ func extended(t *testing.T, c *child, sides []*side) {
 	t.Helper()
 	for _, s := range sides {
 		// Without one FRR refuses to speak of IPv6 next hops at all.
-		s.router.NS.MustIP("addr add fe80::16:2/64 dev eth0 nodad")
+		s.router.NS.MustIP("addr flush dev eth0 scope link", "addr add fe80::16:2/64 dev eth0 nodad")
 		const channel = "  ipv6 {\n    import keep filtered;"
 		s.configure([]string{"no neighbor 172.16.0.1", "neighbor fd00:16::1 capability extended-nexthop", "address-family ipv4 unicast",
 			"neighbor fd00:16::1 activate", "neighbor fd00:16::1 soft-reconfiguration inbound",
@@ -305,15 +305,14 @@ func extended(t *testing.T, c *child, sides []*side) {
 	}
 }
 
-// linkLocal has a session between link-local addresses of the link in the VRF:
-// what FRR calls unnumbered.
+// linkLocal has a session between link-local addresses of the link in the VRF.
 func linkLocal(t *testing.T, c *child, sides []*side) {
 	t.Helper()
 	for _, s := range sides {
 		device, ours, theirs := "up-"+s.config.Network, "fe80::16:1", "fe80::16:2"
 		s.gw.MustIP("addr add " + ours + "/64 dev " + device + " nodad")
-		const frr = "neighbor eth0 "
-		s.configure([]string{"no neighbor fd00:16::1", frr + "interface remote-as external", frr + "timers connect 1",
+		const frr = "neighbor fe80::16:1 "
+		s.configure([]string{"no neighbor fd00:16::1", frr + "remote-as 64512", frr + "interface eth0", frr + "capability extended-nexthop", frr + "timers connect 1",
 			"address-family ipv4 unicast", frr + "activate", frr + "route-map accept4 in", frr + "route-map announce4 out", "exit-address-family",
 			"address-family ipv6 unicast", frr + "activate", frr + "route-map accept6 in", frr + "route-map announce6 out"},
 			"neighbor fd00:16::1 as", "neighbor "+ours+" % 'eth0' as")

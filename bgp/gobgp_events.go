@@ -52,6 +52,7 @@ func translateSession(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) sess
 	out.state = strings.ToLower(strings.TrimPrefix(e.Peer.State.SessionState.String(), "BGP_FSM_"))
 	if out.state != established {
 		out.cause, out.kept = translateReason(e.Peer.State.DisconnectReason)
+		out.expired = e.Peer.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED
 		return out
 	}
 	// The families both sides announced; a peer without the capability speaks
@@ -79,6 +80,7 @@ func translateSession(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) sess
 const (
 	capExtendedNextHop = "extended-next-hop"
 	capAddPath         = "add-path"
+	capLongLived       = "long-lived-graceful-restart"
 )
 
 // capNames names capabilities of the IANA registry "Capability Codes"; others
@@ -106,7 +108,7 @@ func capNames(caps []packet.ParameterCapabilityInterface) []string {
 		case packet.BGP_CAP_ADD_PATH:
 			out = append(out, capAddPath)
 		case packet.BGP_CAP_LONG_LIVED_GRACEFUL_RESTART:
-			out = append(out, "long-lived-graceful-restart")
+			out = append(out, capLongLived)
 		}
 	}
 	return out

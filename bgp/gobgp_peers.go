@@ -115,7 +115,7 @@ func (s *server) neighbor(p Peer, secret string, restarting bool, limit uint32) 
 	if s.restart != nil {
 		n.GracefulRestart = &api.GracefulRestart{
 			Enabled: true, RestartTime: uint32(s.restart.RestartTime / time.Second),
-			DeferralTime: deferralTime, LocalRestarting: restarting,
+			DeferralTime: deferralTime, LocalRestarting: restarting, LonglivedEnabled: s.restart.LongLived > 0,
 		}
 	}
 	for f := range families {
@@ -123,13 +123,23 @@ func (s *server) neighbor(p Peer, secret string, restarting bool, limit uint32) 
 			continue
 		}
 		n.AfiSafis = append(n.AfiSafis, &api.AfiSafi{
-			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
-			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.restart != nil}},
-			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: limit},
-			AddPaths:          &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.AddPath}},
+			Config:                   &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
+			MpGracefulRestart:        &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: s.restart != nil}},
+			PrefixLimits:             &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: limit},
+			LongLivedGracefulRestart: s.longLived(),
+			AddPaths:                 &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.AddPath}},
 		})
 	}
 	return n
+}
+
+func (s *server) longLived() *api.LongLivedGracefulRestart {
+	if s.restart == nil || s.restart.LongLived == 0 {
+		return nil
+	}
+	return &api.LongLivedGracefulRestart{Config: &api.LongLivedGracefulRestartConfig{
+		Enabled: true, RestartTime: uint32(s.restart.LongLived / time.Second),
+	}}
 }
 
 // addRange takes sessions from all addresses of a range, each as a neighbour

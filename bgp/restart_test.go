@@ -311,3 +311,23 @@ func TestNotify(t *testing.T) {
 		}
 	}
 }
+
+// TestLongLived keeps the paths of a peer that does not come back, as a last
+// resort, and drops them in the end (RFC 9494).
+func TestLongLived(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, func(c *Config) {
+		c.GracefulRestart = &GracefulRestart{RestartTime: 60 * time.Second, LongLived: time.Hour}
+	})
+	a := startUpstream(t, upstreamConfig{addr: "127.0.0.2", asn: 65001, gateway: g.config.ListenPort, restart: true, time: 2, long: 6})
+	b := startUpstream(t, upstreamConfig{addr: "127.0.0.3", asn: 65002, gateway: g.config.ListenPort})
+	g.set(func(c *Config) { c.Peers = []Peer{a.peer(anything...), b.peer(anything...)} })
+	g.established(a, b)
+	a.announce(announcement{prefix: "10.1.0.0/16"}, announcement{prefix: "10.2.0.0/16"})
+	b.announce(announcement{prefix: "10.2.0.0/16", nextHop: "192.0.2.2", path: []uint32{65009, 65010}})
+	g.routes("10.1.0.0/16 via 192.0.2.1", "10.2.0.0/16 via 192.0.2.1")
+	a.die()
+	// The longer path wins over the stale one.
+	g.routes("10.1.0.0/16 via 192.0.2.1", "10.2.0.0/16 via 192.0.2.2")
+	g.routes("10.2.0.0/16 via 192.0.2.2")
+}

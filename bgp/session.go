@@ -17,6 +17,8 @@ type sessionEvent struct {
 	cause string
 	// kept is true when the peer's paths are kept while it restarts (RFC 4724).
 	kept bool
+	// expired is true when the peer's restart time is over.
+	expired bool
 	// negotiated are the families of an established session, capabilities those
 	// of both sides, routerID the peer's.
 	negotiated   [families]bool
@@ -39,8 +41,9 @@ type session struct {
 	// capabilities and routerID are of the established session.
 	capabilities []string
 	routerID     netip.Addr
-	// kept is true while the paths of a peer that restarts are kept.
-	kept bool
+	// kept is true while the paths of a peer that restarts are kept, longLived
+	// when it agreed to have them kept longer (RFC 9494).
+	kept, longLived bool
 	// running is true while the server has the peer, disabled while the server
 	// keeps it shut down. They, peer and secret are changed with network.opMu held
 	// as well.
@@ -74,6 +77,7 @@ func (s *session) apply(e sessionEvent) bool {
 	case established:
 		s.negotiated, s.kept = e.negotiated, false
 		s.capabilities, s.routerID = e.capabilities, e.routerID
+		s.longLived = slices.Contains(e.capabilities, capLongLived)
 	case "idle":
 		s.kept = e.kept
 	}

@@ -73,6 +73,7 @@ type upstreamConfig struct {
 	again   bool // restarting
 	change  func(*api.Peer)
 	log     *journal // what it logs, if not nil
+	long    uint32   // long-lived graceful restart, in seconds
 }
 
 func startUpstream(t *testing.T, c upstreamConfig) *upstream {
@@ -110,13 +111,16 @@ func startUpstream(t *testing.T, c upstreamConfig) *upstream {
 		if c.time == 0 {
 			c.time = 120
 		}
-		peer.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: c.time, DeferralTime: 1, LocalRestarting: c.again}
+		peer.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: c.time, DeferralTime: 1, LocalRestarting: c.again, LonglivedEnabled: c.long > 0}
 	}
 	for f := range families {
 		if f == ipv4 || c.ipv6 {
 			peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{
 				Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 				MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: c.restart}},
+				LongLivedGracefulRestart: &api.LongLivedGracefulRestart{
+					Config: &api.LongLivedGracefulRestartConfig{Enabled: c.long > 0, RestartTime: c.long},
+				},
 			})
 		}
 	}

@@ -12,6 +12,9 @@ import (
 // maxRestartTime is the largest value of the 12-bit field of RFC 4724 3.
 const maxRestartTime = 4095 * time.Second
 
+// maxLongLived is the largest value of the 24-bit field of RFC 9494 3.
+const maxLongLived = 16777215 * time.Second
+
 // maxHoldTime is the largest value of the 16-bit field of RFC 4271 4.2.
 const maxHoldTime = 65535 * time.Second
 
@@ -41,6 +44,9 @@ func (c Config) Validate() []error {
 	if gr := c.GracefulRestart; gr != nil {
 		if !wholeSeconds(gr.RestartTime) || gr.RestartTime < time.Second || gr.RestartTime > maxRestartTime {
 			bad("restart time %v is not whole seconds between 1 s and 4095 s", gr.RestartTime)
+		}
+		if !wholeSeconds(gr.LongLived) || gr.LongLived < 0 || gr.LongLived > maxLongLived {
+			bad("long-lived time %v is not whole seconds up to 16777215 s", gr.LongLived)
 		}
 	}
 

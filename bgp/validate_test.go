@@ -40,12 +40,13 @@ func TestValidate(t *testing.T) {
 		"listen port -2":                          func(c *Config) { c.ListenPort = -2 },
 		"restart time 0s":                         func(c *Config) { c.GracefulRestart.RestartTime = 0 },
 		"restart time 1h8m16s":                    func(c *Config) { c.GracefulRestart.RestartTime = 4096 * time.Second },
+		"long-lived time -1s":                     func(c *Config) { c.GracefulRestart.LongLived = -time.Second },
 		"restart time 1.5s":                       func(c *Config) { c.GracefulRestart.RestartTime = 1500 * time.Millisecond },
 		`peer "172.16.0.2": configured`:           func(c *Config) { c.Peers[1].Address = addr("172.16.0.2"); c.Peers[1].LocalAddress = netip.Addr{} },
 		"no address":                              func(c *Config) { c.Peers[0].Address = netip.Addr{} },
 		`address "224.0.0.1" is not a uni`:        func(c *Config) { c.Peers[0].Address = addr("224.0.0.1") },
 		`address "0.0.0.0" is not a uni`:          func(c *Config) { c.Peers[0].Address = addr("0.0.0.0") },
-		`link-local address "fe80::1%eth0"`:       func(c *Config) { c.Peers[1].Address = addr("fe80::1%eth0") },
+		`link-local address "fe80::1" is`:         func(c *Config) { c.Peers[1].Address = addr("fe80::1") },
 		`"::ffff:10.0.0.1" is an IPv4-map`:        func(c *Config) { c.Peers[1].Address = addr("::ffff:10.0.0.1") },
 		`peer "172.16.0.2": ASN 0`:                func(c *Config) { c.Peers[0].ASN = 0 },
 		"hold time 2s":                            func(c *Config) { c.Peers[0].HoldTime = 2 * time.Second },
@@ -66,8 +67,32 @@ func TestValidate(t *testing.T) {
 		`advertise "198.51.100.0/28": prepend 17`: func(c *Config) { c.Advertise[0].Prepend = new(uint8(17)) },
 		`advertise "2001:db8::/32": more than 64`: func(c *Config) { c.Advertise[1].LargeCommunities = make([]LargeCommunity, 65) },
 		"export: more than 64 communities":        func(c *Config) { c.Peers[0].Export.Communities = make([]uint32, 65) },
-		"export: local preference 0":              func(c *Config) { c.Peers[0].Export.LocalPref = new(uint32) },
-		`reject: prefix "::ffff:0.0.0.0/96`:       func(c *Config) { c.Reject = prefixList("::ffff:0:0/96") },
+		`peer "172.16.0.2": password from both`:   func(c *Config) { c.Peers[0].PasswordFile, c.Peers[0].PasswordEnv = "/a", "B" },
+		"shutdown message":                        func(c *Config) { c.Peers[0].ShutdownMessage = strings.Repeat("x", 129) },
+		"local ASN 65535 is reserved":             func(c *Config) { c.Peers[0].LocalASN = 65535 },
+		"local ASN 65100 is for peers":            func(c *Config) { c.Peers[0].LocalASN, c.Peers[0].ASN = 65100, 64512 },
+		"TTL security and multihop":               func(c *Config) { c.Peers[0].TTLSecurity, c.Peers[0].Multihop = 1, 2 },
+		"TTL security of 255":                     func(c *Config) { c.Peers[0].TTLSecurity = 255 },
+		"peers that dial us over IPv6":            func(c *Config) { c.Peers[1].TTLSecurity, c.Peers[1].Passive = 1, true },
+		"extended next hops are for":              func(c *Config) { c.Peers[0].ExtendedNextHop = true },
+		"a bound of sessions is for a range":      func(c *Config) { c.Peers[0].MaxSessions = 3 },
+		"both an address and a range":             func(c *Config) { c.Peers[0].Range = prefix("10.0.0.0/8") },
+		`peer "10.0.0.1/8": range: prefix`:        func(c *Config) { c.Peers[0].Address, c.Peers[0].Range = netip.Addr{}, prefix("10.0.0.1/8") },
+		"a range needs a port": func(c *Config) {
+			c.Peers[0].Address, c.Peers[0].Range, c.ListenPort = netip.Addr{}, prefix("10.0.0.0/8"), -1
+		},
+		"a range cannot be shut down": func(c *Config) {
+			c.Peers[0].Address, c.Peers[0].Range, c.Peers[0].Shutdown = netip.Addr{}, prefix("10.0.0.0/8"), true
+		},
+		"sessions are not between": func(c *Config) {
+			c.Peers[0].Address, c.Peers[0].Range, c.Peers[0].MaxSessions = netip.Addr{}, prefix("10.0.0.0/8"), 4097
+		},
+		`peer "fd00:16::2": the range and peer "fd00::/16" overlap`: func(c *Config) { c.Peers[0].Address, c.Peers[0].Range = netip.Addr{}, prefix("fd00::/16") },
+		"a warning at 101 percent":                                  func(c *Config) { c.Peers[0].MaxPrefixesWarning = 101 },
+		"restart after -1s":                                         func(c *Config) { c.Peers[0].MaxPrefixesRestart = -time.Second },
+		`import: AS path "("`:                                       func(c *Config) { c.Peers[0].Import = []ImportRule{{Prefix: prefix("0.0.0.0/0"), ASPath: "("}} },
+		"export: local preference 0":                                func(c *Config) { c.Peers[0].Export.LocalPref = new(uint32) },
+		`reject: prefix "::ffff:0.0.0.0/96`:                         func(c *Config) { c.Reject = prefixList("::ffff:0:0/96") },
 	} {
 		c := goodConfig()
 		change(&c)
@@ -164,6 +189,8 @@ func randomConfig(seed []byte) Config {
 			IPv4: rnd.IntN(2) == 0, IPv6: rnd.IntN(2) == 0, MaxPrefixes: rnd.Uint32N(3)}
 		if rnd.IntN(3) == 0 {
 			p.Export = randomAttributes(rnd)
+			p.TTLSecurity, p.LocalASN, p.Shutdown = uint8(rnd.IntN(2)), 65100*rnd.Uint32N(2), rnd.IntN(2) == 0
+			p.PasswordEnv, p.AddPath, p.ExtendedNextHop = []string{"", "PATH", "EGRET_NOT_SET"}[rnd.IntN(3)], rnd.IntN(2) == 0, rnd.IntN(2) == 0
 		}
 		if rnd.IntN(2) == 0 {
 			p.NextHopIPv4, p.NextHopIPv6 = addr("172.16.0.1"), addr("fd00:16::1")

@@ -22,6 +22,7 @@ const (
 const (
 	maxHoldTime    = math.MaxUint16 * time.Second
 	maxRestartTime = 4095 * time.Second
+	maxLongLived   = (1<<24 - 1) * time.Second // RFC 9494 3
 )
 
 // The families of a peer.
@@ -41,8 +42,9 @@ func (p *parser) bgp(n *network, at path, raw RawBGP) *egress.BGP {
 	}
 	restart := at.key("gracefulRestart")
 	restartTime := p.seconds(restart.key("restartTime"), raw.GracefulRestart.RestartTime, DefaultRestartTime, time.Second, maxRestartTime)
+	longLived := p.seconds(restart.key("longLived"), raw.GracefulRestart.LongLived, 0, 0, maxLongLived)
 	if enabled := raw.GracefulRestart.Enabled; enabled == nil || *enabled {
-		b.GracefulRestart = &bgp.GracefulRestart{RestartTime: restartTime}
+		b.GracefulRestart = &bgp.GracefulRestart{RestartTime: restartTime, LongLived: longLived}
 	}
 	if len(raw.Peers) == 0 {
 		p.add(at.key("peers"), "is missing: name at least one peer, or leave out bgp")

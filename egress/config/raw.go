@@ -103,6 +103,7 @@ type RawExport struct {
 type RawGracefulRestart struct {
 	Enabled     *bool    `mapstructure:"enabled"`
 	RestartTime Duration `mapstructure:"restartTime"`
+	LongLived   Duration `mapstructure:"longLived"`
 }
 
 // RawPeer is one BGP neighbour, or a range of them.
