@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/egret-router/egret/egress"
 )
 
 func TestParseResult(t *testing.T) {
@@ -52,13 +54,26 @@ func TestOtherHostOf(t *testing.T) {
 
 func TestConverged(t *testing.T) {
 	c := egretCase(1, 1, false)
-	good := `{"round":{"lastError":""},"networks":[{"name":"n0","phase":"Up"}],"policies":[{"name":"all","rules":[{"forwarding":true}]}]}`
-	if err := converged([]byte(good), c); err != nil {
+	status := func() *egress.Status {
+		return &egress.Status{
+			Networks: []egress.NetworkStatus{{Name: "n0", Phase: egress.PhaseUp}},
+			Policies: []egress.PolicyStatus{{Name: "all", Rules: []egress.RuleStatus{{Forwarding: true}}}},
+		}
+	}
+	if err := converged(status(), c); err != nil {
 		t.Error(err)
 	}
-	for _, change := range [][2]string{{`""`, `"broken"`}, {"Up", "Down"}, {"true", "false"}, {`"networks":[`, `"networks":[{"phase":"Up"},`}, {`}]}`, ``}} {
-		if err := converged([]byte(strings.Replace(good, change[0], change[1], 1)), c); err == nil {
-			t.Errorf("converged with %q", change[1])
+	for i, change := range []func(*egress.Status){
+		func(s *egress.Status) { s.Round.LastError = "broken" },
+		func(s *egress.Status) { s.Networks[0].Phase = egress.PhaseDown },
+		func(s *egress.Status) { s.Networks = nil },
+		func(s *egress.Status) { s.Policies = nil },
+		func(s *egress.Status) { s.Policies[0].Rules[0].Forwarding = false },
+	} {
+		s := status()
+		change(s)
+		if converged(s, c) == nil {
+			t.Errorf("converged after change %d", i)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/egret-router/egret/control"
+	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/config"
 	"github.com/egret-router/egret/lab"
 )
 
@@ -166,15 +168,17 @@ func (o guestOptions) egret(ctx context.Context, t *testbed) error {
 		return err
 	}
 	defer daemon.Kill9()
+	client := control.NewClient(t.router.Path(control.SocketPath(config.DefaultRunDir)))
 	err = lab.Poll(ctx, 10*time.Minute, "Egret to converge", func() error {
 		if !daemon.Running() {
 			return lab.Final(fmt.Errorf("the daemon has ended: %s", daemon.Log()))
 		}
-		text, err := t.router.Run(o.egretBinary, "status", "-o", "json")
+		// Not by the command: starting it is dear in the guest.
+		status, err := client.Status(ctx)
 		if err != nil {
 			return err
 		}
-		return converged([]byte(text), t.bench)
+		return converged(status, t.bench)
 	})
 	if err != nil {
 		return err
@@ -186,19 +190,8 @@ func (o guestOptions) egret(ctx context.Context, t *testbed) error {
 	return err
 }
 
-// converged reads the JSON of `egret status`.
-func converged(text []byte, c benchCase) error {
-	var s struct {
-		Round    struct{ LastError string }
-		Networks []struct{ Name, Phase, Reason string }
-		Policies []struct {
-			Name  string
-			Rules []struct{ Forwarding bool }
-		}
-	}
-	if err := json.Unmarshal(text, &s); err != nil {
-		return fmt.Errorf("read status: %w", err)
-	}
+// converged says what is missing until everything forwards.
+func converged(s *egress.Status, c benchCase) error {
 	if s.Round.LastError != "" {
 		return fmt.Errorf("last round: %s", s.Round.LastError)
 	}
@@ -206,7 +199,7 @@ func converged(text []byte, c benchCase) error {
 		return fmt.Errorf("%d networks and %d policies, want %d and %d", len(s.Networks), len(s.Policies), c.Networks, c.Policies)
 	}
 	for _, n := range s.Networks {
-		if n.Phase != "Up" {
+		if n.Phase != egress.PhaseUp {
 			return fmt.Errorf("network %q is %s: %s", n.Name, n.Phase, n.Reason)
 		}
 	}
