@@ -179,6 +179,9 @@ func TestTTLSecurity(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	g.set(func(c *Config) { c.Peers[2].TTLSecurity = 0 })
+	// Its connection hangs with everything discarded: it has to begin anew.
+	bad.stop()
+	bad = startUpstream(t, upstreamConfig{addr: "127.0.0.4", asn: 65003, gateway: g.config.ListenPort})
 	g.established(a, b, bad)
 	if p := g.peerState(a.addr); p.Flaps != 0 {
 		t.Errorf("%+v", p)

@@ -31,17 +31,21 @@ type rib struct {
 	// never are martians, our own prefixes and the rejected ones.
 	never  []netip.Prefix
 	routes map[netip.Prefix]Route
+	// singles are the next hops of routes that have one.
+	singles map[netip.Addr][]netip.Addr
 	// dirty are the prefixes whose route differs from the one in sorted.
 	dirty  map[netip.Prefix]struct{}
 	sorted []Route
+	// scratch is choose's, to spare an allocation for each path.
+	scratch []contender
 }
 
 func newRIB() *rib {
 	return &rib{
 		peers:  map[netip.Addr]*adjIn{},
 		never:  martians(),
-		routes: map[netip.Prefix]Route{},
-		dirty:  map[netip.Prefix]struct{}{},
+		routes: map[netip.Prefix]Route{}, singles: map[netip.Addr][]netip.Addr{},
+		dirty: map[netip.Prefix]struct{}{},
 	}
 }
 
@@ -184,9 +188,25 @@ func (r *rib) refilter(in *adjIn) {
 	}
 }
 
+// maxSingles bounds rib.singles; what is in use stays with its routes.
+const maxSingles = 1024
+
+// single is the list of one next hop, shared by all routes that have it.
+func (r *rib) single(hop netip.Addr) []netip.Addr {
+	list := r.singles[hop]
+	if list == nil {
+		if len(r.singles) >= maxSingles {
+			clear(r.singles)
+		}
+		list = []netip.Addr{hop}
+		r.singles[hop] = list
+	}
+	return list
+}
+
 // choose derives the route of a prefix anew.
 func (r *rib) choose(p netip.Prefix) {
-	var paths []contender
+	paths := r.scratch[:0]
 	for _, in := range r.peers {
 		first, ok := in.paths[p]
 		if !ok {
@@ -201,8 +221,14 @@ func (r *rib) choose(p netip.Prefix) {
 			}
 		}
 	}
+	r.scratch = paths
 	old, had := r.routes[p]
-	hops := bestNextHops(paths)
+	var hops []netip.Addr
+	if len(paths) == 1 { // the most frequent case by far
+		hops = r.single(paths[0].nextHop)
+	} else {
+		hops = bestNextHops(paths)
+	}
 	if had && slices.Equal(old.NextHops, hops) || !had && hops == nil {
 		return
 	}
