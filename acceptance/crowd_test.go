@@ -218,6 +218,17 @@ func (c *carriers) forget() {
 	clear(c.by)
 }
 
+// packets counts those of a flow since forget.
+func (c *carriers) packets(f *flow) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, k := range c.by[f.key] {
+		n += k
+	}
+	return n
+}
+
 // of tells the router of each flow since forget; it waits until all have been
 // seen. A flow that two carried is an error.
 func (c *carriers) of(ctx context.Context, flows []*flow) (map[flowKey]int, error) {

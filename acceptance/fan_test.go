@@ -246,8 +246,8 @@ type group struct {
 func (f *fan) groups() (groups []group, blackholes map[uint32]bool) {
 	f.t.Helper()
 	var list []struct {
-		ID        uint32                `json:"id"`
-		Group     []struct{ ID uint32 } `json:"group"`
+		ID    uint32                `json:"id"`
+		Group []struct{ ID uint32 } `json:"group"`
 	}
 	text := f.Gateway.Must("ip", "-j", "nexthop", "show")
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
