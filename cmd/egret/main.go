@@ -37,7 +37,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), explainCommand(), teardownCommand(), referenceCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), explainCommand(), teardownCommand(), bfdServerCommand(), referenceCommand(), versionCommand())
 	return root
 }
 
