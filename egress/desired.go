@@ -7,6 +7,7 @@ import (
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/egress/sysctl"
 	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/probes/bfd"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -16,6 +17,7 @@ type Desired struct {
 	NAT     nat.Config
 	BGP     []bgp.Config
 	Probes  []probes.Config
+	BFD     []bfd.Config
 	Sysctls []sysctl.Setting
 	// Networks are the decisions taken, sorted by name.
 	Networks []NetworkDecision

@@ -17,10 +17,7 @@ func (r *Router) loseHops(ctx context.Context) {
 	if r.prev == nil || r.kernelDirty.Load() {
 		return // what we know of the kernel may be old: the round comes first
 	}
-	verdicts := map[string]probes.Verdict{}
-	for _, p := range r.edges.Prober.State() {
-		verdicts[p.Name] = p.Verdict
-	}
+	verdicts := r.verdicts()
 	groups := r.prev.objects.without(func(network string, h hop) bool { return r.down(network, h, verdicts) })
 	if len(groups) == 0 {
 		return
@@ -55,8 +52,8 @@ func (r *Router) down(network string, h hop, verdicts map[string]probes.Verdict)
 		if n.Name != network {
 			continue
 		}
-		for _, p := range n.NextHopProbes {
-			if verdicts[nextHopProbeName(p, h.Gateway)] == probes.Down {
+		for _, name := range n.hopProbes(h.Gateway) {
+			if verdicts[name] == probes.Down {
 				return true
 			}
 		}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/egret-router/egret/bgp"
-	"github.com/egret-router/egret/probes"
 )
 
 // counters are the loop's running totals.
@@ -84,12 +83,9 @@ func (r *Router) publish(rep *report, took time.Duration) {
 	for _, b := range r.edges.Speaker.State() {
 		speakers[b.Network] = b
 	}
-	verdicts := map[string]probes.State{}
-	for _, p := range r.edges.Prober.State() {
-		verdicts[p.Name] = p
-	}
+	statuses := r.probeStatuses(rep.want)
 	for i := range rep.want.Networks {
-		s.Networks = append(s.Networks, r.networkStatus(rep, &rep.want.Networks[i], speakers, verdicts))
+		s.Networks = append(s.Networks, r.networkStatus(rep, &rep.want.Networks[i], speakers, statuses))
 	}
 	r.forget(rep.want)
 	s.Pools = r.poolStatuses(rep)
@@ -106,7 +102,7 @@ func (r *Router) forget(want *Desired) {
 	}
 }
 
-func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[string]bgp.State, verdicts map[string]probes.State) NetworkStatus {
+func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[string]bgp.State, probes map[string][]ProbeStatus) NetworkStatus {
 	n := NetworkStatus{Name: dec.Name, Index: dec.Index, Table: uint32(dec.Table), Zone: dec.Zone,
 		Mark: fmt.Sprintf("%#x", uint32(dec.Mark)), StaticRoutes: dec.StaticRoutes, LearnedRoutes: dec.LearnedRoutes,
 		UnresolvedRoutes: dec.Unresolved, Stale: dec.Stale}
@@ -124,10 +120,8 @@ func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[s
 			l, ok := r.have.Link(p.Name)
 			n.Ports = append(n.Ports, PortStatus{Name: p.Name, Present: ok, Up: l.Up, Carrier: l.Carrier})
 		}
-		for _, p := range sn.Probes {
-			n.Probes = append(n.Probes, probeStatus(p.Name, verdicts[p.Name]))
-		}
 	}
+	n.Probes = probes[dec.Name]
 	return n
 }
 
@@ -152,15 +146,6 @@ func (r *Router) phase(rep *report, dec *NetworkDecision, speaker bgp.State) pha
 	}
 	r.history[dec.Name] = now
 	return now
-}
-
-func probeStatus(name string, p probes.State) ProbeStatus {
-	out := ProbeStatus{Name: name, Verdict: p.Verdict.String(), Since: p.Since}
-	for _, t := range p.Targets {
-		out.Targets = append(out.Targets, ProbeTargetStatus{Target: t.Target, Verdict: t.Verdict.String(),
-			LastRTT: t.LastRTT, LastError: t.LastError, Attempts: t.Attempts, Failures: t.Failures})
-	}
-	return out
 }
 
 func (r *Router) poolStatuses(rep *report) []PoolStatus {

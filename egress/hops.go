@@ -50,8 +50,7 @@ func (t *table) gateway(a netip.Addr) (*NextHopDecision, onLink) {
 // healthy asks the probes of a gateway.
 func (t *table) healthy(a netip.Addr, device string) (bool, string) {
 	unknown := ""
-	for _, p := range t.n.NextHopProbes {
-		name := nextHopProbeName(p, a)
+	for _, name := range t.n.hopProbes(a) {
 		switch t.r.st.Verdicts[name] {
 		case probes.Down:
 			return false, "probe " + name + " is down"
@@ -76,7 +75,16 @@ type hopKey struct {
 
 // nextHopProbeName is the name of the probe made from a template for a gateway.
 func nextHopProbeName(template probes.Config, a netip.Addr) string {
-	return template.Name + "@" + a.String()
+	return hopProbeName(template.Name, a)
+}
+
+// hopProbeName is the same by the template's name; without an address it is what
+// all these names begin with.
+func hopProbeName(template string, a netip.Addr) string {
+	if !a.IsValid() {
+		return template + "@"
+	}
+	return template + "@" + a.String()
 }
 
 // nextHopProbes are the probes of all gateways seen, made from the network's

@@ -8,6 +8,7 @@ import (
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/egress/sysctl"
 	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/probes/bfd"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -44,6 +45,12 @@ type Prober interface {
 	State() []probes.State
 }
 
+// BFD runs BFD sessions; *bfd.Client and *bfd.Sessions are the real ones.
+type BFD interface {
+	Set(want []bfd.Config) error
+	State() []bfd.State
+}
+
 // Sysctls keeps kernel settings; *sysctl.Store is the real one.
 type Sysctls interface {
 	Plan(want []sysctl.Setting) ([]sysctl.Change, error)
@@ -64,6 +71,7 @@ type Edges struct {
 	Filter  Filter
 	Speaker Speaker
 	Prober  Prober
+	BFD     BFD
 	Sysctls Sysctls
 	Flows   Flows
 }

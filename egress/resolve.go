@@ -119,6 +119,7 @@ func (r *resolver) network(d *Desired, n *Network) NetworkDecision {
 	}
 	d.Probes = append(d.Probes, n.Probes...)
 	d.Probes = append(d.Probes, t.nextHopProbes()...)
+	d.BFD = append(d.BFD, t.nextHopBFD()...)
 	return dec
 }
 

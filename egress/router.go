@@ -52,7 +52,8 @@ type Router struct {
 	flows *flowWatch
 
 	// What follows belongs to the loop.
-	spec *Spec
+	spec     *Spec
+	sessions sessionWatch
 	// compiled is of spec; changed says that no round has succeeded with it yet.
 	compiled *compiled
 	changed  bool
@@ -81,6 +82,7 @@ type Router struct {
 func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *Router {
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
 		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, renderer: nat.NewRenderer(), first: true}
+	r.sessions.fire = trigger.Fire
 	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
 	r.kernelDirty.Store(true)
 	r.filterDirty.Store(true)
@@ -122,6 +124,7 @@ func (r *Router) Run(ctx context.Context) error {
 
 	resync := time.NewTimer(time.Hour)
 	defer resync.Stop()
+	defer r.sessions.arm(0)
 	var retry <-chan time.Time
 	pause := retryFirst
 	for {
@@ -210,6 +213,7 @@ func (r *Router) round(ctx context.Context) error {
 	rep.add("nftables", r.applyFilter(ctx, rules, &rep))
 	rep.add("advertise", r.advertise(ctx, &want, &rep))
 	rep.add("probes", r.edges.Prober.Set(want.Probes))
+	rep.add("bfd", r.edges.BFD.Set(want.BFD))
 	r.orderSweep(&want, &rep)
 	r.first = false
 	return r.finish(&rep, &st)
@@ -255,9 +259,7 @@ func (r *Router) gather(ctx context.Context) (State, error) {
 			st.Learned[s.Network] = s.Routes
 		}
 	}
-	for _, p := range r.edges.Prober.State() {
-		st.Verdicts[p.Name] = p.Verdict
-	}
+	st.Verdicts = r.verdicts()
 	return st, nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/probes/bfd"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -47,6 +48,8 @@ type Network struct {
 	// NextHopProbes are templates without targets: one of each is made for every
 	// next hop of the network, which is used while all of them are up.
 	NextHopProbes []probes.Config
+	// NextHopBFD are further templates: BFD sessions without a peer.
+	NextHopBFD []bfd.Config `json:",omitempty"`
 	// Failback says what happens when a next hop returns whose place a spare has
 	// taken.
 	Failback Failback

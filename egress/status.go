@@ -96,10 +96,11 @@ type NetworkStatus struct {
 	NextHops []NextHopStatus `json:"nextHops"`
 	// Paths are those of rules with next hops or a bound of their own; Exhausted
 	// counts those that found no number, whose traffic is dropped.
-	Paths     []PathStatus  `json:"paths,omitempty"`
-	Exhausted int           `json:"exhaustedPaths,omitempty"`
-	Peers     []PeerStatus  `json:"peers"`
-	Probes    []ProbeStatus `json:"probes"`
+	Paths     []PathStatus `json:"paths,omitempty"`
+	Exhausted int          `json:"exhaustedPaths,omitempty"`
+	Peers     []PeerStatus `json:"peers"`
+	// Probes are those of the network, and then those of its next hops.
+	Probes []ProbeStatus `json:"probes"`
 }
 
 // PortStatus is one uplink.
@@ -164,12 +165,14 @@ type PeerStatus struct {
 	Warning string `json:"warning,omitempty"`
 }
 
-// ProbeStatus is one probe.
+// ProbeStatus is one probe, those of next hops among them.
 type ProbeStatus struct {
 	Name    string              `json:"name"`
 	Verdict string              `json:"verdict"`
 	Since   time.Time           `json:"since"`
 	Targets []ProbeTargetStatus `json:"targets"`
+	// BFD is there for a BFD session, whose one target has no attempts.
+	BFD *BFDStatus `json:"bfd,omitempty"`
 }
 
 // ProbeTargetStatus is one target of a probe.

@@ -26,6 +26,7 @@ type world struct {
 	filter  *nattest.Fake
 	speaker *bgptest.Speaker
 	prober  *probestest.Fake
+	bfd     *fakeBFD
 	flows   *flowstest.Fake
 	sysctl  map[string]string
 	journal []string
@@ -34,14 +35,14 @@ type world struct {
 func newWorld() *world {
 	link := func(name string) vrf.Link { return vrf.Link{Name: name, Up: true, Carrier: true} }
 	return &world{kernel: vrftest.New(DefaultOwnership().Owner(), link("eth0"), link("eth1"), link("eth2")),
-		filter: nattest.New(), speaker: bgptest.New(), prober: probestest.New(), flows: flowstest.New(), sysctl: map[string]string{}}
+		filter: nattest.New(), speaker: bgptest.New(), prober: probestest.New(), bfd: newFakeBFD(), flows: flowstest.New(), sysctl: map[string]string{}}
 }
 
 // daemon is a new process on this machine: nothing but the kernel remembers.
 func (w *world) daemon(spec *Spec) *Router {
 	w.speaker, w.prober = bgptest.New(), probestest.New()
 	r := NewRouter(slog.New(slog.DiscardHandler), Edges{Kernel: journalKernel{w}, Filter: journalFilter{w},
-		Speaker: journalSpeaker{w}, Prober: w.prober, Sysctls: journalSysctl{w}, Flows: w.flows}, NewTrigger(), "test")
+		Speaker: journalSpeaker{w}, Prober: w.prober, BFD: w.bfd, Sysctls: journalSysctl{w}, Flows: w.flows}, NewTrigger(), "test")
 	r.SetSpec(spec)
 	r.take()
 	return r

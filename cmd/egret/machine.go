@@ -19,6 +19,8 @@ type machine struct {
 	filter  *nat.Table
 	sysctls *sysctl.Store
 	flows   *flows.Table
+	// bfdSocket is that of the process with the BFD sessions, if it runs.
+	bfdSocket string
 }
 
 // openMachine needs root. The record of kernel settings lies in the run
@@ -41,7 +43,7 @@ func openMachine(s egress.Settings, log *slog.Logger) (*machine, error) {
 		kernel.Close()
 		return nil, err
 	}
-	return &machine{kernel, filter, sysctl.Open("/proc/sys", filepath.Join(s.RunDir, "sysctl.json"), log), conntrack}, nil
+	return &machine{kernel, filter, sysctl.Open("/proc/sys", filepath.Join(s.RunDir, "sysctl.json"), log), conntrack, bfdSocket(s.RunDir)}, nil
 }
 
 func (m *machine) Close() error { return errors.Join(m.kernel.Close(), m.flows.Close()) }

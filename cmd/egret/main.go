@@ -38,7 +38,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), explainCommand(), bgpCommand(), teardownCommand(),
-		referenceCommand(), versionCommand())
+		bfdServerCommand(), referenceCommand(), versionCommand())
 	return root
 }
 

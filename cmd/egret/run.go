@@ -70,15 +70,18 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	trigger := egress.NewTrigger()
 	speaker := bgp.New(log, trigger.Fire)
 	prober := probes.New(log, trigger.Fire)
-	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, Sysctls: m.sysctls, Flows: m.flows}, trigger, buildVersion())
+	sessions := newBFDProcess(spec.Settings.RunDir, log, trigger.Fire)
+	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, BFD: sessions, Sysctls: m.sysctls, Flows: m.flows}, trigger, buildVersion())
 	router.SetSpec(spec)
 
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	sessions.adopt(ctx)
 	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
 	err = serve(ctx, file, spec, router, m.filter, log)
 
 	prober.Close()
+	err = errors.Join(err, sessions.Close())
 	if cleanup {
 		speaker.Close(false)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), time.Minute)

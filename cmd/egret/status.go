@@ -82,15 +82,7 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 		}
 	}
 	printHopPaths(w, s.Networks)
-	fmt.Fprintln(w, "\nNETWORK\tPROBE\tVERDICT\tFOR\tTARGET\tTARGET VERDICT\tRTT\tFAILURES\tLAST ERROR")
-	for _, n := range s.Networks {
-		for _, p := range n.Probes {
-			for _, t := range p.Targets {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\n", n.Name, p.Name, p.Verdict, age(now, p.Since), t.Target,
-					t.Verdict, t.LastRTT.Round(10*time.Microsecond), t.Failures, t.Attempts, dash(t.LastError))
-			}
-		}
-	}
+	printProbes(w, s.Networks, now)
 	fmt.Fprintln(w, "\nPOOL\tNETWORK\tPREFIXES\tADDRESSES\tSTICKY BY\tFLOWS\tADVERTISED\tREASON")
 	for _, p := range s.Pools {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d+%d\t%s\t%d\t%s\t%s\n", p.Name, p.Network, prefixes(p.Prefixes), p.Addresses4, p.Addresses6,
@@ -114,6 +106,39 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 	}
 	printDrops(w, s.Drops)
 	return w.Flush()
+}
+
+// printProbes lists all probes, and then what more there is to say of BFD sessions.
+func printProbes(w io.Writer, networks []egress.NetworkStatus, now time.Time) {
+	fmt.Fprintln(w, "\nNETWORK\tPROBE\tVERDICT\tFOR\tTARGET\tTARGET VERDICT\tRTT\tFAILURES\tLAST ERROR")
+	for _, n := range networks {
+		for _, p := range n.Probes {
+			for _, t := range p.Targets {
+				rtt, failures := t.LastRTT.Round(10*time.Microsecond).String(), fmt.Sprintf("%d/%d", t.Failures, t.Attempts)
+				if p.BFD != nil {
+					rtt, failures = "-", "-"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, p.Name, p.Verdict, age(now, p.Since), t.Target,
+					t.Verdict, rtt, failures, dash(t.LastError))
+			}
+		}
+	}
+	header := "\nNETWORK\tBFD SESSION\tSTATE\tFOR\tPEER STATE\tSEND\tRECEIVE\tDETECT\tUPS\tDOWNS\tDIAGNOSTIC\tPEER'S\n"
+	for _, n := range networks {
+		for _, p := range n.Probes {
+			b := p.BFD
+			if b == nil {
+				continue
+			}
+			state := b.State
+			if b.Stale {
+				state += " (stale)"
+			}
+			fmt.Fprintf(w, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", header, n.Name, p.Name, state, age(now, p.Since),
+				b.PeerState, b.TxInterval, b.RxInterval, b.DetectTime, b.Ups, b.Downs, b.Diagnostic, b.PeerDiagnostic)
+			header = ""
+		}
+	}
 }
 
 // printHopPaths lists the choices of next hops that rules made necessary.

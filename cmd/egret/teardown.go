@@ -13,6 +13,7 @@ import (
 	"github.com/egret-router/egret/egress/config"
 	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/egress/nat"
+	"github.com/egret-router/egret/probes/bfd"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -63,10 +64,12 @@ func runTeardown(cmd *cobra.Command, settings egress.Settings) error {
 	return nil
 }
 
-// teardown goes the way of a start backwards: translation and classification,
+// teardown ends the BFD sessions while they can still say so, and goes the way of a start backwards: translation and classification,
 // links and routes, kernel settings (forwarding among them), and the guards
 // last.
 func (m *machine) teardown(ctx context.Context, log *slog.Logger) error {
+	// One that hangs must not keep the rest.
+	ended := bfd.End(ctx, m.bfdSocket)
 	rules, err := m.filter.Snapshot(ctx)
 	if err != nil {
 		return err
@@ -85,5 +88,5 @@ func (m *machine) teardown(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("teardown stops before the guards: %w", err)
 	}
 	log.Info("everything of ours is removed")
-	return m.filter.Delete(ctx)
+	return errors.Join(ended, m.filter.Delete(ctx))
 }

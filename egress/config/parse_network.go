@@ -45,7 +45,7 @@ func (p *parser) parseNetwork(at path, raw RawNetwork) egress.Network {
 		result.BGP = p.bgp(n, at.key("bgp"), *raw.BGP)
 	}
 	result.Probes = p.probes(n, raw.Probes)
-	result.NextHopProbes = p.nextHopProbes(n, raw.NextHopProbes, result.Probes)
+	result.NextHopProbes, result.NextHopBFD = p.nextHopProbes(n, raw.NextHopProbes, result.Probes)
 	return result
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/probes/bfd"
 )
 
 // Bounds of a next hop's numbers. Linux 6.1 refuses a weight of 256.
@@ -89,37 +90,84 @@ func forFamily(rule egress.Rule) egress.Rule {
 	return rule
 }
 
+// typeBFD is the kind of nextHopProbes that is a BFD session.
+const typeBFD = "bfd"
+
+// Bounds of a BFD session. With a multiplier of 1 every lost packet would be a
+// failure.
+const (
+	DefaultBFDFall = 3
+	minBFDFall     = 2
+	maxBFDFall     = 255
+)
+
 // nextHopProbes checks the templates of probes of next hops.
-func (p *parser) nextHopProbes(n *network, raws []RawNextHopProbe, others []probes.Config) []probes.Config {
-	at := n.at.key("nextHopProbes")
-	var configs []probes.Config
+func (p *parser) nextHopProbes(n *network, raws []RawNextHopProbe, others []probes.Config) (configs []probes.Config, sessions []bfd.Config) {
+	taken := map[string]bool{}
+	for _, o := range others {
+		taken[o.Name] = true
+	}
 	for i, raw := range raws {
-		at := at.index(i)
+		at := n.at.key("nextHopProbes").index(i)
 		name := raw.Name
 		if name == "" {
 			name = raw.Type + "-nexthop"
 		} else {
 			p.name(at.key("name"), name, maxName)
 		}
-		p.template = true
-		c := p.probe(n, at, name, RawProbe{Type: raw.Type, Interval: raw.Interval, AttemptTimeout: raw.AttemptTimeout,
-			Rise: raw.Rise, Fall: raw.Fall, HoldDown: raw.HoldDown, Damping: raw.Damping})
-		p.template = false
-		if !slices.Contains(nextHopProbeTypes(), c.Type) && c.Type != "" {
-			p.add(at.key("type"), "%s cannot probe a next hop: use %s", c.Type, alternatives(words(nextHopProbeTypes())))
+		switch {
+		case raw.Type == typeBFD && len(sessions) > 0:
+			p.add(at.key("type"), "there is a probe of type bfd already: two systems have one session on a link")
+		case raw.Type == typeBFD:
+			sessions = append(sessions, p.session(n, at, name, raw))
+		default:
+			configs = append(configs, p.nextHopProbe(n, at, name, raw))
 		}
-		for _, o := range slices.Concat(others, configs) {
-			if o.Name == c.Name {
-				p.add(at.key("name"), "%s is the name of another probe of this network already", quote(name))
-			}
+		if full := n.name + "/" + name; taken[full] {
+			p.add(at.key("name"), "%s is the name of another probe of this network already", quote(name))
+		} else {
+			taken[full] = true
 		}
-		configs = append(configs, c)
 	}
-	return configs
+	return configs, sessions
+}
+
+func (p *parser) nextHopProbe(n *network, at path, name string, raw RawNextHopProbe) probes.Config {
+	p.template = true
+	c := p.probe(n, at, name, RawProbe{Type: raw.Type, Interval: raw.Interval, AttemptTimeout: raw.AttemptTimeout,
+		Rise: raw.Rise, Fall: raw.Fall, HoldDown: raw.HoldDown, Damping: raw.Damping})
+	p.template = false
+	if !slices.Contains(nextHopProbeTypes(), string(c.Type)) && c.Type != "" {
+		p.add(at.key("type"), "%s cannot probe a next hop: use %s", c.Type, alternatives(nextHopProbeTypes()))
+	}
+	return c
+}
+
+// session checks a template of BFD sessions.
+func (p *parser) session(n *network, at path, name string, raw RawNextHopProbe) bfd.Config {
+	for _, c := range []struct {
+		key   string
+		given bool
+		why   string
+	}{
+		{"attemptTimeout", raw.AttemptTimeout != "", "there are no attempts; a session is down after fall intervals without a packet"},
+		{"rise", raw.Rise != nil, "a session is up when both sides have heard each other"},
+		{"holdDown", raw.HoldDown != "", "a session is up when both sides have heard each other"},
+		{"damping", raw.Damping != RawDamping{}, "a session is up when both sides have heard each other"},
+	} {
+		if c.given {
+			p.add(at.key(c.key), "is not for probes of type bfd: %s", c.why)
+		}
+	}
+	interval := p.duration(at.key("interval"), raw.Interval, DefaultProbeInterval, bfd.MinInterval, bfd.MaxInterval)
+	return bfd.Config{Name: n.name + "/" + name, Device: n.name, DesiredMinTx: interval, RequiredMinRx: interval,
+		DetectMult: uint8(p.integer(at.key("fall"), raw.Fall, DefaultBFDFall, minBFDFall, maxBFDFall))}
 }
 
 // nextHopProbeTypes are the kinds that need nothing but an address.
-func nextHopProbeTypes() []probes.Type { return []probes.Type{probes.ICMP, probes.ARPND} }
+func nextHopProbeTypes() []string {
+	return []string{string(probes.ICMP), string(probes.ARPND), typeBFD}
+}
 
 func words(types []probes.Type) []string {
 	var out []string

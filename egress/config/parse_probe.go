@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -70,8 +71,12 @@ func (p *parser) probe(n *network, at path, name string, raw RawProbe) probes.Co
 	if c.AttemptTimeout > c.Interval {
 		p.add(at.key("attemptTimeout"), "%s is longer than the interval (%s): attempts do not overlap", c.AttemptTimeout, c.Interval)
 	}
-	if p.required(at.key("type"), raw.Type, alternatives(probeTypes())) {
-		c.Type = probes.Type(p.oneOf(at.key("type"), raw.Type, "", probeTypes()...))
+	kinds := probeTypes()
+	if p.template && !slices.Contains(kinds, raw.Type) { // these have a message of their own
+		kinds = nextHopProbeTypes()
+	}
+	if p.required(at.key("type"), raw.Type, alternatives(kinds)) {
+		c.Type = probes.Type(p.oneOf(at.key("type"), raw.Type, "", kinds...))
 	}
 	p.targets(n, at, raw, &c)
 	p.probePort(n, at, raw, &c)

@@ -75,6 +75,10 @@ var (
 	probeAttempts   = desc("probe_attempts_total", "Attempts by target.", "network", "probe", "target")
 	probeFailures   = desc("probe_failures_total", "Failed attempts by target.", "network", "probe", "target")
 	probeRTT        = desc("probe_last_rtt_seconds", "Duration of the last successful attempt.", "network", "probe", "target")
+	bfdUp           = desc("bfd_session_up", "1 when the BFD session is up.", "network", "probe")
+	bfdDetect       = desc("bfd_detect_time_seconds", "Time without a packet after which the BFD session is down; 0 before the peer was heard.", "network", "probe")
+	bfdDowns        = desc("bfd_session_downs_total", "Times the BFD session left up.", "network", "probe")
+	bfdPackets      = desc("bfd_packets_total", "BFD packets by what became of them (in, out, refused).", "network", "probe", "direction")
 	poolAdvertised  = desc("pool_advertised", "1 when all prefixes of the pool are advertised.", "network", "pool")
 	poolAddresses   = desc("pool_addresses", "Addresses clients are spread over.", "network", "pool", "family")
 	drops           = desc("dropped_packets_total", "Packets the packet filter discarded, by reason; network is empty where the reason belongs to none.", "reason", "network")
@@ -91,7 +95,8 @@ var (
 	allDescriptions = []*prometheus.Desc{buildInfo, configLoaded, configOK, configRejected, rounds, roundErrors, roundDuration,
 		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps, peerShutdown, peerWarning, peerSince,
 		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards,
-		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed}
+		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed,
+		bfdUp, bfdDetect, bfdDowns, bfdPackets}
 )
 
 // collector makes metrics of the current status at each scrape.
@@ -193,12 +198,25 @@ func (e emitter) network(n *egress.NetworkStatus) {
 	}
 	for _, p := range n.Probes {
 		e.gauge(probeUp, truth(p.Verdict == "up"), n.Name, p.Name)
+		if p.BFD != nil {
+			e.session(n.Name, p.Name, p.BFD)
+			continue
+		}
 		for _, t := range p.Targets {
 			e.counter(probeAttempts, float64(t.Attempts), n.Name, p.Name, t.Target)
 			e.counter(probeFailures, float64(t.Failures), n.Name, p.Name, t.Target)
 			e.gauge(probeRTT, t.LastRTT.Seconds(), n.Name, p.Name, t.Target)
 		}
 	}
+}
+
+func (e emitter) session(network, probe string, b *egress.BFDStatus) {
+	e.gauge(bfdUp, truth(b.State == "up" && !b.Stale), network, probe)
+	e.gauge(bfdDetect, b.DetectTime.Seconds(), network, probe)
+	e.counter(bfdDowns, float64(b.Downs), network, probe)
+	e.counter(bfdPackets, float64(b.In), network, probe, "in")
+	e.counter(bfdPackets, float64(b.Out), network, probe, "out")
+	e.counter(bfdPackets, float64(b.Refused), network, probe, "refused")
 }
 
 func truth(b bool) float64 {

@@ -20,7 +20,9 @@ func sample() *egress.Status {
 				NextHops: []egress.NextHopStatus{{Address: netip.MustParseAddr("172.16.0.2"), Device: "eth1", Live: true, Routes: 3}},
 				Peers:    []egress.PeerStatus{{Address: netip.MustParseAddr("172.16.0.2"), State: "established", Received: 4, Accepted: 2, Advertised: 1, Flaps: 5}},
 				Probes: []egress.ProbeStatus{{Name: "red/icmp0", Verdict: "up",
-					Targets: []egress.ProbeTargetStatus{{Target: "10.0.0.5", LastRTT: time.Millisecond, Attempts: 9, Failures: 1}}}}},
+					Targets: []egress.ProbeTargetStatus{{Target: "10.0.0.5", LastRTT: time.Millisecond, Attempts: 9, Failures: 1}}},
+					{Name: "red/bfd-nexthop@172.16.0.2", Verdict: "up", Targets: []egress.ProbeTargetStatus{{Target: "172.16.0.2"}},
+						BFD: &egress.BFDStatus{State: "up", DetectTime: 900 * time.Millisecond, In: 3, Out: 4, Refused: 1, Downs: 2}}}},
 			{Name: "blue", Phase: egress.PhaseDown},
 		},
 		Pools:     []egress.PoolStatus{{Name: "red-pool", Network: "red", Addresses4: 16, Addresses6: 4, Advertised: true}},
@@ -64,6 +66,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 func TestMetricValues(t *testing.T) {
 	for name, want := range map[string]int{
 		"egret_network_up": 2, "egret_pool_addresses": 2, "egret_policy_rules": 2, "egret_bgp_prefixes": 3, "egret_network_routes": 6, "egret_dropped_packets_total": 2,
+		"egret_probe_up": 2, "egret_probe_attempts_total": 1, "egret_bfd_session_up": 1, "egret_bfd_packets_total": 3,
 	} {
 		if n, err := testutil.GatherAndCount(Registry(sample), name); err != nil || n != want {
 			t.Errorf("%s: %d series (%v), want %d", name, n, err, want)
