@@ -89,14 +89,17 @@ func (f *fan) agree(t *testing.T, c *chance, spec *egress.Spec, pairs int) {
 	f.empty("before the comparison")
 	k := f.kernel(t, spec)
 	begin := time.Now()
+	var asking time.Duration // what nft alone takes
 	outcomes, wrong := map[string]int{}, 0
 	used := map[string]map[netip.Addr]bool{} // gateways by client and rule
 	for i := range pairs {
 		src, dst := c.pair(spec)
 		want := decideSlowly(spec, src, dst)
 		outcome, err := k.compare(t, spec, want, src, dst, uint16(c.IntN(65536)), used)
-		if err == nil && i%50 == 0 {
+		if err == nil && i%250 == 0 {
+			asked := time.Now()
 			err = f.element(t, k, want, src)
+			asking += time.Since(asked)
 		}
 		outcomes[outcome]++
 		if err != nil {
@@ -112,7 +115,8 @@ func (f *fan) agree(t *testing.T, c *chance, spec *egress.Spec, pairs int) {
 	for _, p := range k.paths {
 		paths += len(p)
 	}
-	t.Logf("%d policies, %d rules, %d paths: %d pairs in %.1f s, %d wrong: %v", len(spec.Policies), rules, paths, pairs, time.Since(begin).Seconds(), wrong, outcomes)
+	t.Logf("%d policies, %d rules, %d paths: %d pairs in %.1f s (%.1f s of them for nft), %d wrong: %v", len(spec.Policies), rules, paths, pairs,
+		time.Since(begin).Seconds(), asking.Seconds(), wrong, outcomes)
 	for _, outcome := range []string{"normal", "drop", "reject", "exit", "unreachable"} {
 		if outcomes[outcome] < pairs/200 {
 			t.Errorf("only %d pairs are %s: little is proved", outcomes[outcome], outcome)
@@ -135,6 +139,9 @@ func (k *kernelView) compare(t *testing.T, spec *egress.Spec, want verdict, src,
 	}
 	if got == "drop" || got == "reject" {
 		return got, nil
+	}
+	if got == "normal" && port%4 > 0 {
+		return got, nil // they are many, and their ways few
 	}
 	answer, err := k.routes.RouteGet(t.Context(), vrf.RouteQuery{Src: src, Dst: dst, Mark: vrf.Mark(trace.Mark), Interface: "eth0", Proto: 17, SrcPort: port, DstPort: 443})
 	if err != nil {

@@ -29,8 +29,9 @@ func newFan(t *testing.T, clients int) *fan {
 	lab.Require(t, lab.Root, lab.VRF, lab.Nft, lab.Conntrack, lab.BIRD, lab.Flowtable)
 	f := &fan{Fan: lab.MustFan(lab.New(t), lab.FanOptions{Clients: clients}), ports: 10000}
 	f.running = running{t: t, host: &f.EgretHost}
-	for _, key := range []string{"nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream", "nf_flowtable_udp_timeout", "nf_flowtable_tcp_timeout"} {
-		f.Gateway.Must("sysctl", "-qw", "net.netfilter."+key+"=3000")
+	// A flow that leaves the flowtable lives on for the difference of the timeouts.
+	for _, setting := range []string{"nf_conntrack_udp_timeout=3000", "nf_conntrack_udp_timeout_stream=3000", "nf_flowtable_udp_timeout=600", "nf_flowtable_tcp_timeout=600"} {
+		f.Gateway.Must("sysctl", "-qw", "net.netfilter."+setting)
 	}
 	var err error
 	if f.routers, err = watchRouters(f.Fan); err != nil {
