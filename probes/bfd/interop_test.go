@@ -67,7 +67,7 @@ func connect(t testing.TB, l *lab.Lab, gw *lab.NS, name string, number int) *net
 			"addr add 172.16.0."+end.last+"/24 dev "+end.device, "addr add fd16::"+end.last+"/64 dev "+end.device+" nodad")
 	}
 	// What lies beyond: an address of the router itself.
-	n.far.MustIP("addr add 10.0.0.5/32 dev lo", "addr add fd00::5/128 dev lo")
+	n.far.MustIP("addr add 10.0.0.5/32 dev lo", "addr add fd00::5/128 dev lo nodad")
 	gw.MustIP("route append 10.0.0.0/24 via 172.16.0.2 dev "+n.port+table, "route append fd00::/64 via fd16::2 dev "+n.port+table)
 	return n
 }
