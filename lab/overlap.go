@@ -62,6 +62,10 @@ type OverlapOptions struct {
 	// HoldTime and NoGracefulRestart are those of both routers.
 	HoldTime          time.Duration
 	NoGracefulRestart bool
+	// BFDInterval makes both routers run BFD sessions with the gateway in both
+	// families; 0 is none. BFDMult is their multiplier, 3 if 0.
+	BFDInterval time.Duration
+	BFDMult     int
 }
 
 // An Overlap is the standard topology: one gateway between clients and two
@@ -249,6 +253,9 @@ func (u *Upstream) startRouter(opts OverlapOptions) error {
 	for _, peer := range []string{TransferGateway4, TransferGateway6} {
 		c.Peers = append(c.Peers, RouterPeer{Address: netip.MustParseAddr(peer), ASN: GatewayASN})
 	}
+	if opts.BFDInterval != 0 {
+		c.BFD = []RouterBFD{u.bfdEnd(opts, TransferGateway4, TransferRouter4), u.bfdEnd(opts, TransferGateway6, TransferRouter6)}
+	}
 	for _, p := range []string{Destination4, Destination6} {
 		c.Announce = append(c.Announce, netip.MustParsePrefix(p))
 	}
@@ -263,6 +270,11 @@ func (u *Upstream) startRouter(opts OverlapOptions) error {
 	var err error
 	u.Router, err = start(u.RouterNS, c)
 	return err
+}
+
+func (u *Upstream) bfdEnd(opts OverlapOptions, gateway, router string) RouterBFD {
+	return RouterBFD{Peer: netip.MustParseAddr(gateway), Local: netip.MustParseAddr(router), Device: "eth0",
+		Interval: opts.BFDInterval, Mult: opts.BFDMult}
 }
 
 // CutBeyond takes the link between an upstream's router and its server down.

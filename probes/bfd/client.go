@@ -162,6 +162,7 @@ func (c *Client) Close(keep bool) error {
 		if !keep {
 			err = writeLine(conn, request{Quit: true})
 		}
+		c.cancel() // first, so that the reader knows that nothing was lost
 		conn.Close()
 	}
 	c.cancel()
