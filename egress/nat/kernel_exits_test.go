@@ -63,7 +63,7 @@ func setMarks(network string) string { return objectName(prefixGuardMarks, netwo
 
 func TestKernelTakesManyExits(t *testing.T) {
 	k := newKernelTable(t)
-	k.become(Render(manyConfig(500, 1000, 10, 10)))
+	k.become(Render(manyConfig(100, 100, 10, 10))) // as many as an emulated machine can take; see the benchmark
 }
 
 // What loading and editing costs at 4,000 exits, 1,000 spreads and 1,000
