@@ -3,6 +3,7 @@ package acceptance
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/egret-router/egret/lab"
@@ -143,6 +144,9 @@ func (w *hopWorld) loseAll(t *testing.T) {
 	if err := silent(some); err != nil {
 		t.Error(err)
 	}
+	// What was sent on a connection will be answered late, in the place of what is
+	// sent then.
+	w.kept = slices.DeleteFunc(w.kept, func(f *flow) bool { return f.key.tcp && slices.Contains(some, f) })
 	// Later echo requests on the same wire tell that what was sent before is through.
 	sent := w.leaks.Report()
 	lab.Eventually(t, patience, "later probes", func() error {
