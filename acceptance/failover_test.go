@@ -2,8 +2,10 @@ package acceptance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,9 @@ func TestBlackHoleBeyondTheRouter(t *testing.T) {
 	g := topology(t, lab.OverlapOptions{})
 	g.start(options{}.config())
 	g.up(options{})
+	for _, c := range clients {
+		g.explains(t, c, 0, "forwarded (network)")
+	}
 	stop := g.streams(traffic.UDP, teamB...)
 	begin := time.Now()
 	step := func(what string) { t.Logf("%5.1f s  %s", time.Since(begin).Seconds(), what) }
@@ -36,6 +41,9 @@ func TestBlackHoleBeyondTheRouter(t *testing.T) {
 		t.Errorf("the session should have stayed: %v", err)
 	}
 	step("its pools are withdrawn")
+	for _, c := range teamA {
+		g.explains(t, c, 2, "DROPPED")
+	}
 	g.failsClosed(t)
 	step("its clients' traffic fails closed")
 	g.empty("while red is down")
@@ -53,6 +61,21 @@ func TestBlackHoleBeyondTheRouter(t *testing.T) {
 		if r.Lost > 0 || r.Received == 0 {
 			t.Errorf("blue's %s lost %d of %d while red was down: %+v", c, r.Lost, r.Sent, r.Gaps)
 		}
+	}
+}
+
+// explains asks what becomes of a client's traffic: the exit code, and what the
+// last line says. The kernel never disagrees.
+func (g *gateway) explains(t *testing.T, client string, code int, result string) {
+	t.Helper()
+	out, err := g.Egret("explain", "--config", g.ConfigPath(), "--src", client, "--dst", server(netip.MustParseAddr(client)).String(),
+		"--proto", "tcp", "--sport", "44444", "--dport", "80")
+	got := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	}
+	if got != code || !strings.Contains(out, result) || strings.Contains(out, "DISAGREEMENT") {
+		t.Errorf("explain %s: exit code %d (%v), want %d and %q:\n%s", client, got, err, code, result, out)
 	}
 }
 
