@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/egret-router/egret/lab"
@@ -183,7 +185,7 @@ func (m *meter) run(t *testbed, c cell, each int) (measurement, error) {
 	if err := t.gen[c].prepare(each); err != nil {
 		return measurement{}, err
 	}
-	before, err := m.cpuTime()
+	before, err := m.cpuTimes()
 	if err != nil {
 		return measurement{}, err
 	}
@@ -191,27 +193,40 @@ func (m *meter) run(t *testbed, c cell, each int) (measurement, error) {
 	if err != nil {
 		return measurement{}, err
 	}
-	after, err := m.cpuTime()
-	return measurement{Case: t.bench.Name, Cell: c, Sent: s.sent, Arrived: s.arrived, Nanos: after - before, WallNanos: s.took.Nanoseconds()}, err
+	after, err := m.cpuTimes()
+	return measurement{Case: t.bench.Name, Cell: c, Sent: s.sent, Arrived: s.arrived, Nanos: ran(before, after), WallNanos: s.took.Nanoseconds()}, err
 }
 
-// cpuTime is how long the measured threads have run, in nanoseconds. What the
-// kernel does in interrupts belongs to the thread that they interrupt.
-func (m *meter) cpuTime() (int64, error) {
-	var total int64
+// cpuTimes is how long each of the measured threads has run, in nanoseconds. What
+// the kernel does in interrupts belongs to the thread that they interrupt. The
+// generator's threads of a namespace that is gone end some time later: they have
+// nothing to do with what is measured, and are left out.
+func (m *meter) cpuTimes() (map[string]int64, error) {
+	out := make(map[string]int64, len(m.threads))
 	for _, dir := range m.threads {
 		text, err := os.ReadFile(filepath.Join(dir, "schedstat"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue
+		}
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		first, _, _ := strings.Cut(string(text), " ")
-		n, err := strconv.ParseInt(first, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read schedstat: %w", err)
+		if out[dir], err = strconv.ParseInt(first, 10, 64); err != nil {
+			return nil, fmt.Errorf("read schedstat: %w", err)
 		}
-		total += n
 	}
-	return total, nil
+	return out, nil
+}
+
+// ran adds up what the threads ran between two looks at them.
+func ran(before, after map[string]int64) (total int64) {
+	for dir, n := range after {
+		if was, ok := before[dir]; ok {
+			total += n - was
+		}
+	}
+	return total
 }
 
 // findThreads finds kernel threads by their names: pktgen has one of the same
