@@ -43,11 +43,11 @@ clean: ## remove what was built
 ##@ Test
 
 .PHONY: test
-test: ## everything below 15 minutes: lint, unit tests, kernel tests
+test: ## what has to pass, about 25 minutes: lint, unit tests, kernel tests
 	@lab/deps.sh test
 	@$(MAKE) lint
-	@$(MAKE) test-unit
-	@$(MAKE) test-vm
+	@.ci/once-more test-unit
+	@.ci/once-more test-vm
 
 .PHONY: lint
 lint: deps-build ## gofmt, go vet, staticcheck, bash -n
