@@ -155,12 +155,7 @@ func keepSlots(current, ordered []hop, bound int) []hop {
 	if len(stay) == len(current) {
 		return stay
 	}
-	for _, h := range ideal {
-		if (bound == 0 || len(stay) < bound) && !contains(stay, h) {
-			stay = append(stay, h)
-		}
-	}
-	return stay
+	return grow(stay, ideal, bound)
 }
 
 // grow adds to a group what the ideal has more.

@@ -151,11 +151,8 @@ func (t *table) routeAnchors(s *hopSet) []netip.Addr {
 // path finds or makes the active path of a set and an anchor, and keeps the
 // older generations that may still have flows.
 func (t *table) path(s *hopSet, anchor netip.Addr, taken map[marker]bool) *path {
+	// The key of a set over routes names no next hop: it stays when they change.
 	identity := s.key()
-	if s.named == nil {
-		// The network's routes change; who the anchor is does not.
-		identity = fmt.Sprintf("%s|%s|%d|routes", s.network, familyName(s.v6), s.bound)
-	}
 	if anchor.IsValid() {
 		identity += "@" + anchor.String()
 	}
