@@ -39,7 +39,12 @@ var rooms = map[string][]string{
 	"egress/config":  append([]string{"egress"}, leaves...),
 	"egress/metrics": append([]string{"egress"}, leaves...),
 	"control":        append([]string{"egress"}, leaves...),
-	"cmd/egret":      append([]string{"egress", "egress/config", "egress/metrics", "control"}, leaves...),
+	"probes/echo":    {},
+	// Kubernetes: the cluster as values, the data plane of client nodes, the API.
+	"egress/cluster": append([]string{"egress", "egress/config", "egress/steer"}, leaves...),
+	"egress/steer":   {"vrf", "egress/nat", "egress/sysctl", "egress/flows"},
+	"egress/crd":     append([]string{"egress", "egress/config", "egress/cluster", "egress/steer"}, leaves...),
+	"cmd/egret":      append([]string{"egress", "egress/config", "egress/metrics", "control", "egress/cluster", "egress/steer", "egress/crd", "probes/echo"}, leaves...),
 	"acceptance":     append([]string{"egress", "control"}, leaves...),
 	"lab":            {anyRoom},
 	"containerlab":   {anyRoom},
