@@ -1,8 +1,11 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +23,7 @@ func TestBoot(t *testing.T) {
 	}
 	lab.Require(t, lab.QEMU)
 	if testing.Short() {
-		t.Skip("boots four guests")
+		t.Skip("boots guests")
 	}
 	runner := filepath.Join(t.TempDir(), "vmrun")
 	build := exec.Command("go", "build", "-o", runner, ".")
@@ -30,6 +33,7 @@ func TestBoot(t *testing.T) {
 	}
 	t.Run("program", func(t *testing.T) { testProgram(t, runner) })
 	t.Run("batch", func(t *testing.T) { testBatch(t, runner) })
+	t.Run("hostPort", func(t *testing.T) { testHostPort(t, runner) })
 	t.Run("panic", func(t *testing.T) {
 		code, _, stderr := runVM(t, runner, nil, "sh", "-c", "echo c > /proc/sysrq-trigger")
 		if code != 125 || !strings.Contains(stderr, "Kernel panic") {
@@ -96,5 +100,39 @@ func testBatch(t *testing.T, runner string) {
 		if !strings.Contains(stderr, say) {
 			t.Errorf("no %q in standard error:\n%s", say, stderr)
 		}
+	}
+}
+
+// testHostPort has a guest talk to a server on the loopback of this machine, by
+// two connections at once, and find another port closed to it.
+func testHostPort(t *testing.T, runner string) {
+	serve := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					line, _ := bufio.NewReader(c).ReadString('\n')
+					fmt.Fprint(c, "you said ", line)
+					c.Close()
+				}()
+			}
+		}()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		return port
+	}
+	open, closed := serve(), serve()
+	script := `exec 5<>/dev/tcp/10.0.2.100/$1 6<>/dev/tcp/10.0.2.100/$1; echo a >&6; cat <&6; echo b >&5; cat <&5
+timeout 10 bash -c "exec 7<>/dev/tcp/10.0.2.100/$2" 2>/dev/null || echo closed`
+	code, stdout, stderr := runVM(t, runner, nil, "-host-port", open, "bash", "-c", script, "bash", open, closed)
+	if want := "you said a\nyou said b\nclosed\n"; code != 0 || stdout != want {
+		t.Errorf("exit code %d, standard output %q, want %q, standard error %q", code, stdout, want, stderr)
 	}
 }

@@ -24,6 +24,9 @@
 // reads standard input. They run one after the other in one boot; the exit
 // code is 1 if any of them failed.
 //
+// With -host-port the guest reaches that TCP port of this machine's loopback at
+// 10.0.2.100, and nothing else: for a server that is too slow in an emulation.
+//
 // Software emulation (TCG) is the default everywhere: a /dev/kvm that opens may
 // still hang, so EGRET_VM_ACCEL=kvm is an explicit choice.
 package main

@@ -52,7 +52,12 @@ func boot(o options, j *job, img images) (int, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, o.machine.timeout, fmt.Errorf("timeout of %v", o.machine.timeout))
 		defer cancel()
 	}
-	res, err := qemu(ctx, qemuArgs(o, j, img, jobFile, console))
+	// A path without characters that QEMU or a shell would take for their own.
+	self := filepath.Join(dir, "pipe")
+	if exe, err := os.Executable(); err != nil || os.Symlink(exe, self) != nil {
+		return exitUsage, fmt.Errorf("find this program: %w", err)
+	}
+	res, err := qemu(ctx, qemuArgs(o, j, img, jobFile, console, self))
 	if code, ok := exitCode(j, res); ok && err == nil {
 		return code, nil
 	}
@@ -81,7 +86,7 @@ func exitCode(j *job, res result) (int, bool) {
 	return 0, true
 }
 
-func qemuArgs(o options, j *job, img images, jobFile, console string) []string {
+func qemuArgs(o options, j *job, img images, jobFile, console, self string) []string {
 	cpu := "max"
 	if o.machine.accel == "kvm" {
 		cpu = "host"
@@ -102,6 +107,7 @@ func qemuArgs(o options, j *job, img images, jobFile, console string) []string {
 	if o.machine.icount {
 		args = append(args, "-icount", "shift=0")
 	}
+	args = append(args, networkArgs(o.ports, self)...)
 	if o.shell {
 		args = append(args, "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	} else {

@@ -20,12 +20,14 @@ type job struct {
 	Env      []string  `json:"env"`
 	Shares   []share   `json:"shares"`
 	Modules  []string  `json:"modules"`
-	Shell    bool      `json:"shell,omitempty"`
-	Rows     uint16    `json:"rows,omitempty"`
-	Columns  uint16    `json:"columns,omitempty"`
-	Batch    bool      `json:"batch,omitempty"`
-	Verbose  bool      `json:"verbose,omitempty"`
-	Started  time.Time `json:"started"`
+	// Network says that there is a device to reach ports of the host.
+	Network bool      `json:"network,omitempty"`
+	Shell   bool      `json:"shell,omitempty"`
+	Rows    uint16    `json:"rows,omitempty"`
+	Columns uint16    `json:"columns,omitempty"`
+	Batch   bool      `json:"batch,omitempty"`
+	Verbose bool      `json:"verbose,omitempty"`
+	Started time.Time `json:"started"`
 }
 
 type program struct {
@@ -47,7 +49,7 @@ type share struct {
 var volatile = []string{"/tmp", "/run"}
 
 func newJob(o options, cwd string, environ []string) (*job, error) {
-	j := &job{Shell: o.shell, Batch: o.batch != "", Verbose: o.verbose, Started: time.Now()}
+	j := &job{Shell: o.shell, Batch: o.batch != "", Verbose: o.verbose, Started: time.Now(), Network: len(o.ports) > 0}
 	j.Env = guestEnv(environ, o.env, o.require)
 	for m := range strings.SplitSeq(o.modules, ",") {
 		if m = strings.TrimSpace(m); m != "" {

@@ -27,6 +27,13 @@ func main() {
 		superviseGuest(os.Args[2])
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == pipeArg {
+		if err := pipe(os.Args[2], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "vmrun:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	code, err := run(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vmrun:", err)
@@ -43,6 +50,8 @@ type options struct {
 	rw      stringList
 	env     stringList
 	modules string
+	// ports are those of this machine's loopback that the guest may reach.
+	ports   portList
 	verbose bool
 	args    []string
 }
@@ -88,6 +97,7 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	fs.Var(&o.rw, "rw", "share this `directory` read-write (repeatable)")
 	fs.Var(&o.env, "env", "pass this environment variable `NAME[=VALUE]` (repeatable)")
 	fs.StringVar(&o.modules, "modules", strings.Join(defaultModules, ","), "kernel modules to load before the first program")
+	fs.Var(&o.ports, "host-port", "let the guest reach this TCP `port` of this machine's loopback at "+hostAddress+" (repeatable)")
 	fs.BoolVar(&o.verbose, "v", false, "say on standard error what is started and how long it took")
 	if err := fs.Parse(args); err != nil {
 		return o, err

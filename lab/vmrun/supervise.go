@@ -103,6 +103,11 @@ func settleGuest(j *job, notes io.Writer) error {
 		}
 		_ = os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte(strings.Join(enable, " ")), 0)
 	}
+	if j.Network {
+		if err := networkUp(); err != nil {
+			return err
+		}
+	}
 	if len(j.Modules) == 0 {
 		return nil
 	}

@@ -31,7 +31,7 @@ func TestParseOptions(t *testing.T) {
 		t.Errorf("defaults %+v, %v, want %+v", o.machine, err, want)
 	}
 	o, err = parseOptions([]string{"-icount", "prog"}, func(string) string { return "" })
-	if args := strings.Join(qemuArgs(o, new(job), images{}, "", ""), " "); err != nil || !o.machine.icount || !strings.Contains(args, "-icount shift=0") {
+	if args := strings.Join(qemuArgs(o, new(job), images{}, "", "", ""), " "); err != nil || !o.machine.icount || !strings.Contains(args, "-icount shift=0") {
 		t.Errorf("-icount: %v, %s", err, args)
 	}
 	for _, bad := range []struct {
