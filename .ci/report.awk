@@ -6,6 +6,7 @@
 #   root=DIR       the folder of the module, for the same purpose
 #   strict=1       a skipped test, or none at all, is a failure
 #   live=1         print each test as it ends that failed or took a second
+#   passed=FILE    write there each package and test that passed whole, with no part skipped
 
 # What the compiler and vet say comes at any time, and belongs to no test.
 /^# / { building = 1 }
@@ -34,7 +35,7 @@ building { print; fflush(); next }
   if (live && /^---/ && !/^--- PASS.*\(0\.[0-9]+s\)$/) { print "   " $0; fflush() }
   if (/^---/) result[$3] = $2
   if ($2 == "FAIL:") failures[++failed_tests] = $3
-  if ($2 == "SKIP:") { skips++; skipped[++total] = $3 "  " reason(previous) }
+  if ($2 == "SKIP:") { partly[top($3)] = 1; skips++; skipped[++total] = $3 "  " reason(previous) }
   if ($2 == "PASS:") next
   test = top($3)
 }
@@ -51,12 +52,15 @@ function forget(    k) {
   n = skips = 0
   test = ""
   for (k in result) delete result[k]
+  for (k in partly) delete partly[k]
 }
 function flush_failed(    i) {
   for (i = 0; i < n; i++)
     if (result[owner[i]] != "PASS:" && result[owner[i]] != "SKIP:" && buffer[i] !~ /^(PASS|FAIL)$/) print buffer[i]
 }
-function finish(line, failed,    note) {
+function finish(line, failed,    note, field, k) {
+  split(line, field, "\t")
+  if (passed) for (k in result) if (result[k] == "PASS:" && !partly[k]) print field[2] "\t" k >passed
   if (failed) { flush_failed(); bad++ }
   if (skips) note = sprintf("  (%d skipped)", skips)
   print line note
