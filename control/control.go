@@ -4,6 +4,7 @@
 //	GET /v1/status    egress.Status
 //	GET /v1/observed  Observed: learned routes and verdicts, for `egret plan`
 //	GET /v1/bgp/...   see bgp.go
+//	GET /v1/events    see events.go
 package control
 
 import (
@@ -70,6 +71,7 @@ func Serve(ctx context.Context, path string, src Source, log *slog.Logger) error
 		answer(w, log, Observed{Learned: st.Learned, Verdicts: st.Verdicts}, true)
 	})
 	serveBGP(mux, src, log)
+	serveEvents(mux, src, log)
 	srv := &http.Server{Handler: mux, ReadTimeout: requestTimeout, WriteTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })

@@ -144,3 +144,35 @@ func TestLock(t *testing.T) {
 	}
 	again()
 }
+
+// eventful is a source with one event, and another that comes when it is asked
+// to wait.
+type eventful struct{ source }
+
+func (eventful) Started() time.Time { return time.Unix(1000, 0) }
+func (eventful) Events(ctx context.Context, after uint64) []egress.Event {
+	if after == 0 {
+		return []egress.Event{{Seq: 1, Kind: egress.EventProbe, Network: "red", State: "down", Detection: 300 * time.Millisecond}}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return []egress.Event{{Seq: after + 1, Kind: egress.EventConfig, State: "taken"}}
+}
+
+func TestEvents(t *testing.T) {
+	c := serve(t, eventful{})
+	got, err := c.Events(t.Context(), 0, false)
+	if err != nil || len(got.Events) != 1 || got.Events[0].Detection != 300*time.Millisecond || !got.Started.Equal(time.Unix(1000, 0)) {
+		t.Errorf("events came over as %+v, %v", got, err)
+	}
+	if got, err := c.Events(t.Context(), 1, false); err != nil || len(got.Events) != 0 {
+		t.Errorf("without waiting: %+v, %v", got, err)
+	}
+	if got, err := c.Events(t.Context(), 1, true); err != nil || len(got.Events) != 1 || got.Events[0].Seq != 2 {
+		t.Errorf("waiting: %+v, %v", got, err)
+	}
+	if err := c.get(t.Context(), "/v1/events?after=-1", &Events{}); err == nil || !strings.Contains(err.Error(), `after "-1"`) {
+		t.Errorf("a number that is none: %v", err)
+	}
+}

@@ -43,6 +43,7 @@ func (r *Router) loseHops(ctx context.Context) {
 		return
 	}
 	r.follow(plan)
+	r.tell.reachedBy(plan)
 	r.log.Info("took next hops out of their groups", "groups", len(plan.Ops))
 }
 

@@ -41,6 +41,11 @@ func (r *Router) finish(rep *report, st *State) error {
 	if rep.plan != "" {
 		r.logChange(rep, took)
 	}
+	for _, err := range rep.errs {
+		r.events.add(Event{Kind: EventRound, State: "failed", Cause: err.Error()})
+	}
+	r.tell.hops(rep.want.Networks)
+	r.tell.done()
 	r.prev = rep.want
 	r.changed = r.changed && len(rep.errs) > 0
 	r.observed.Store(st)
@@ -54,6 +59,7 @@ func (r *Router) logChange(rep *report, took time.Duration) {
 	if rep.event != 0 && r.prev != nil && r.clean && sameIntent(r.prev, rep.want) {
 		r.counters.repairs++
 		r.counters.lastRepair = time.Since(time.Unix(0, rep.event))
+		r.events.add(Event{Kind: EventRepair, State: "repaired", Cause: rep.plan})
 		r.log.Warn("repaired drift", "after", r.counters.lastRepair, "plan", rep.plan)
 		return
 	}
@@ -89,6 +95,7 @@ func (r *Router) publish(rep *report, took time.Duration) {
 	}
 	r.forget(rep.want)
 	s.Pools = r.poolStatuses(rep)
+	s.Timings = r.tell.timings.of(func(network string) bool { return rep.want.network(network) != nil })
 	r.status.Store(&published{status: s, spec: rep.spec, want: rep.want, failed: rep.failed})
 }
 
@@ -137,6 +144,9 @@ func (r *Router) phase(rep *report, dec *NetworkDecision, speaker bgp.State) pha
 		now.phase = PhaseUp
 	}
 	before, known := r.history[dec.Name]
+	if !known || before.phase != now.phase {
+		r.events.add(Event{Kind: EventNetwork, Network: dec.Name, State: string(now.phase), Cause: now.reason})
+	}
 	if known && before.phase == now.phase {
 		now.since = before.since
 	} else if now.phase == PhaseUp {

@@ -43,6 +43,8 @@ type Speaker interface {
 type Prober interface {
 	Set(want []probes.Config) error
 	State() []probes.State
+	// Changes are those of verdicts after the one with this number, oldest first.
+	Changes(after uint64) []probes.Change
 }
 
 // BFD runs BFD sessions; *bfd.Client and *bfd.Sessions are the real ones.

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -49,7 +50,8 @@ type Router struct {
 	kernelDirty atomic.Bool
 	filterDirty atomic.Bool
 
-	flows *flowWatch
+	flows  *flowWatch
+	events *eventLog
 
 	// What follows belongs to the loop.
 	spec     *Spec
@@ -71,6 +73,7 @@ type Router struct {
 	// prev is what the round before wanted, clean whether it had no error.
 	prev  *Desired
 	clean bool
+	tell  *narrator
 	// draining says since which round a path takes no new flows.
 	draining map[uint16]uint64
 	// flowtables says that the kernel can offload flows.
@@ -83,6 +86,8 @@ func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
 		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, renderer: nat.NewRenderer(), first: true}
 	r.sessions.fire = trigger.Fire
+	r.events = newEventLog()
+	r.tell = newNarrator(r.events)
 	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
 	r.kernelDirty.Store(true)
 	r.filterDirty.Store(true)
@@ -103,6 +108,7 @@ func (r *Router) Reject(err error) {
 	r.rejected = err.Error()
 	r.rejectedN++
 	r.mu.Unlock()
+	r.events.add(Event{Kind: EventConfig, State: "refused", Cause: err.Error()})
 	r.trigger.Fire()
 }
 
@@ -161,6 +167,7 @@ func (r *Router) take() {
 	defer r.mu.Unlock()
 	if r.pending != nil {
 		r.spec, r.pending = r.pending, nil
+		r.events.add(Event{Kind: EventConfig, State: "taken", Subject: fmt.Sprintf("%d networks, %d policies", len(r.spec.Networks), len(r.spec.Policies))})
 		r.compiled, r.changed = compile(r.spec), true
 	}
 }
@@ -193,11 +200,13 @@ func (r *Router) round(ctx context.Context) error {
 	defer cancel()
 	begin := time.Now()
 	event := r.eventAt.Swap(0)
+	r.hear()
 	r.loseHops(ctx)
 	st, err := r.gather(ctx)
 	if err != nil {
 		return r.failed(begin, err)
 	}
+	r.hear()
 	want := r.compiled.resolve(st)
 	rep := report{begin: begin, event: event, spec: r.spec, want: &want, failed: map[string]error{}}
 
@@ -251,7 +260,9 @@ func (r *Router) gather(ctx context.Context) (State, error) {
 			r.awaiting[name] = true
 		}
 	}
-	for _, s := range r.edges.Speaker.State() {
+	speakers := r.edges.Speaker.State()
+	r.tell.peersOf(speakers)
+	for _, s := range speakers {
 		if s.Synced {
 			delete(r.awaiting, s.Network)
 		}

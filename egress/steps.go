@@ -75,6 +75,7 @@ func (r *Router) setSpeaker(ctx context.Context, configs []bgp.Config) error {
 	for _, c := range configs {
 		r.advertised[c.Network] = prefixSet(c.Advertise)
 	}
+	r.tell.advertised(r.advertised)
 	return err
 }
 
@@ -131,6 +132,9 @@ func (r *Router) applyKernel(ctx context.Context, want *Desired, rep *report) {
 	}
 	for network, err := range res.Failed() {
 		rep.fail(network, err)
+	}
+	if len(res.Errors) == 0 {
+		r.tell.reachedBy(plan)
 	}
 }
 

@@ -37,7 +37,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), explainCommand(), bgpCommand(), teardownCommand(),
+	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), eventsCommand(), explainCommand(), bgpCommand(), teardownCommand(),
 		bfdServerCommand(), referenceCommand(), versionCommand())
 	return root
 }

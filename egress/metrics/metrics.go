@@ -78,6 +78,7 @@ var (
 	bfdUp           = desc("bfd_session_up", "1 when the BFD session is up.", "network", "probe")
 	bfdDetect       = desc("bfd_detect_time_seconds", "Time without a packet after which the BFD session is down; 0 before the peer was heard.", "network", "probe")
 	bfdDowns        = desc("bfd_session_downs_total", "Times the BFD session left up.", "network", "probe")
+	failoverSeconds = desc("failover_seconds", "How long the stages of failovers took: detection (first sign to verdict), kernel (verdict until the kernel no longer used what failed), withdraw (verdict until BGP was told).", "network", "stage")
 	bfdPackets      = desc("bfd_packets_total", "BFD packets by what became of them (in, out, refused).", "network", "probe", "direction")
 	poolAdvertised  = desc("pool_advertised", "1 when all prefixes of the pool are advertised.", "network", "pool")
 	poolAddresses   = desc("pool_addresses", "Addresses clients are spread over.", "network", "pool", "family")
@@ -96,7 +97,7 @@ var (
 		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps, peerShutdown, peerWarning, peerSince,
 		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards,
 		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed,
-		bfdUp, bfdDetect, bfdDowns, bfdPackets}
+		bfdUp, bfdDetect, bfdDowns, bfdPackets, failoverSeconds}
 )
 
 // collector makes metrics of the current status at each scrape.
@@ -128,6 +129,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.gauge(repairDuration, s.Round.LastRepair.Seconds())
 	for i := range s.Networks {
 		e.network(&s.Networks[i])
+	}
+	for _, t := range s.Timings {
+		e.timing(t)
 	}
 	for _, p := range s.Pools {
 		e.gauge(poolAdvertised, truth(p.Advertised), p.Network, p.Name)
@@ -166,6 +170,16 @@ func (e emitter) gauge(d *prometheus.Desc, v float64, labels ...string) {
 
 func (e emitter) counter(d *prometheus.Desc, v float64, labels ...string) {
 	e.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func (e emitter) timing(t egress.Timing) {
+	buckets, total := map[float64]uint64{}, uint64(0)
+	for i, bound := range egress.TimingBounds() {
+		total += t.Counts[i]
+		buckets[bound.Seconds()] = total
+	}
+	total += t.Counts[len(t.Counts)-1]
+	e.ch <- prometheus.MustNewConstHistogram(failoverSeconds, total, t.Sum.Seconds(), buckets, t.Network, t.Stage)
 }
 
 func (e emitter) network(n *egress.NetworkStatus) {
