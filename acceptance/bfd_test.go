@@ -21,10 +21,12 @@ const (
 	bfdMult     = 100
 )
 
-// withBFD is the standard configuration with BFD sessions to all next hops.
+// withBFD is the standard configuration with BFD sessions to all next hops, which
+// blue's BGP sessions follow.
 func withBFD() string {
 	probe := fmt.Sprintf("    nextHopProbes: [{type: bfd, interval: %s, fall: %d}]\n    probes:\n", bfdInterval, bfdMult)
-	return strings.ReplaceAll(options{}.config(), "    probes:\n", probe)
+	blue := fmt.Sprintf("asn: %d, ", lab.BlueASN)
+	return strings.NewReplacer("    probes:\n", probe, blue, blue+"bfd: {}, holdTime: 600s, ").Replace(options{}.config())
 }
 
 var (
@@ -36,12 +38,13 @@ var (
 // frozen router is noticed while its link is up and BGP has not missed it, and
 // comes back; a restart of the daemon is nothing that a peer's BFD sees.
 func TestBFD(t *testing.T) {
-	g := topology(t, lab.OverlapOptions{BFDInterval: bfdInterval, BFDMult: bfdMult, HoldTime: 90 * time.Second})
+	g := topology(t, lab.OverlapOptions{BFDInterval: bfdInterval, BFDMult: bfdMult, HoldTime: 600 * time.Second})
 	g.start(withBFD())
 	g.up(options{})
 	g.peersAre(t, "Up", g.Upstreams()...)
 	g.sessionStatus(t)
 	g.frozenRouter(t)
+	g.frozenPeer(t)
 	g.restartUnderBFD(t)
 	g.teardownTellsPeers(t)
 }

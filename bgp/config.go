@@ -84,6 +84,10 @@ type Peer struct {
 	// 9003), at most 128 bytes.
 	Shutdown        bool
 	ShutdownMessage string
+	// Down, when not empty, is why the path to the peer is known to be broken (its
+	// BFD session is down, RFC 5882 10.2): the session ends and stays down, and
+	// what the peer sent is forgotten at once, whatever graceful restart says.
+	Down string `json:",omitempty"`
 	// Port is the peer's TCP port; 0 means 179.
 	Port uint16
 	// Passive peers are never dialled.

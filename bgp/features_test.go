@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/egret-router/egret/lab"
 )
@@ -133,6 +134,7 @@ func features(t *testing.T, gw *lab.NS, sides []*side) {
 
 	attributes(t, c, sides)
 	shutdowns(t, c, sides)
+	heldDown(t, c, sides)
 	gtsm(t, c, sides)
 	dynamic(t, c, sides)
 	extended(t, c, sides)
@@ -226,6 +228,49 @@ func shutdowns(t *testing.T, c *child, sides []*side) {
 		} else if _, err := s.router.Command("enable peer6_0"); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// heldDown has sessions held down from outside while the routers are frozen and
+// their connections still stand: what they sent is gone at once, although graceful
+// restart would keep it; and they come back.
+func heldDown(t *testing.T, c *child, sides []*side) {
+	t.Helper()
+	restart := func(c *Config) { c.GracefulRestart = &GracefulRestart{RestartTime: 100 * time.Second} }
+	c.set(configs(sides, restart)...)
+	for _, s := range sides {
+		c.shows(s.config.Network, "172.16.0.2", established, "")
+		c.shows(s.config.Network, "fd00:16::2", established, "")
+		s.learns(c)
+		if err := s.router.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	why := "BFD session down: detection time expired"
+	down := func(why string) {
+		c.set(configs(sides, func(c *Config) { c.Peers[0].Down, c.Peers[1].Down = why, why })...)
+	}
+	down(why)
+	for _, s := range sides {
+		st, err := c.state(s.config.Network)
+		if err != nil || len(st.Routes) != 0 {
+			t.Errorf("%s: routes of a peer that is held down: %v, %v", s.config.Network, st.Routes, err)
+		}
+		c.shows(s.config.Network, "172.16.0.2", "idle", why)
+		c.shows(s.config.Network, "fd00:16::2", "idle", why)
+		if err := s.router.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	down("")
+	for _, s := range sides {
+		c.shows(s.config.Network, "172.16.0.2", established, "")
+		s.learns(c)
+	}
+	c.set(configs(sides, func(c *Config) { c.GracefulRestart = nil })...)
+	for _, s := range sides {
+		c.shows(s.config.Network, "172.16.0.2", established, "")
+		c.shows(s.config.Network, "fd00:16::2", established, "")
 	}
 }
 

@@ -44,11 +44,16 @@ func (s *server) reopen(p Peer, secret string) error {
 	})
 }
 
-// disable ends the session with the peer's ShutdownMessage (RFC 9003), and keeps
-// it down until reopen.
+// disable ends the session with the peer's ShutdownMessage (RFC 9003), or the
+// reason for which it is Down, and keeps it down until reopen. GoBGP has no way
+// to send a Cease of subcode 10 (BFD Down, RFC 9384).
 func (s *server) disable(p Peer) error {
+	message := p.ShutdownMessage
+	if !p.Shutdown {
+		message = p.Down
+	}
 	return s.setAdmin(p, api.PeerState_ADMIN_STATE_DOWN, func(ctx context.Context) error {
-		return s.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: p.Address.String(), Communication: p.ShutdownMessage})
+		return s.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: p.Address.String(), Communication: message})
 	})
 }
 

@@ -115,23 +115,32 @@ func (n *network) peerFailed(s *session, err error) {
 	}
 }
 
+// closed tells whether the session is to be down.
+func (p Peer) closed() bool { return p.Shutdown || p.Down != "" }
+
 // applyShutdown shuts a session down (RFC 9003) or lets it come up again.
 func (n *network) applyShutdown(s *session) error {
-	if s.peer.Shutdown == s.disabled || !s.running {
+	if s.peer.Down != "" {
+		n.mu.Lock()
+		s.fail(s.peer.Down, time.Now())
+		n.mu.Unlock()
+		n.changeRIB(func() { n.rib.clear(s.peer.Address) })
+	}
+	if s.peer.closed() == s.disabled || !s.running {
 		return nil
 	}
 	var err error
-	if s.peer.Shutdown {
+	if s.peer.closed() {
 		err = n.srv.disable(s.peer)
 	} else {
 		err = n.srv.reopen(s.peer, s.secret)
 	}
 	if err != nil {
-		return fmt.Errorf("shut down peer %q (%t): %w", s.peer.Address, s.peer.Shutdown, err)
+		return fmt.Errorf("shut down peer %q (%t): %w", s.peer.Address, s.peer.closed(), err)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s.disabled = s.peer.Shutdown
+	s.disabled = s.peer.closed()
 	s.overLimit, s.closing, s.suspended = false, time.Time{}, time.Time{}
 	return nil
 }

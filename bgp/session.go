@@ -123,9 +123,9 @@ func (s *session) stopped() { s.running, s.disabled = false, false }
 func (s *session) dynamic() bool { return s.peer.Range.IsValid() }
 
 // synced tells whether the peer came up and sent End-of-RIB for all families.
-// Nobody waits for one that is shut down or may never come.
+// Nobody waits for one that is kept down or may never come.
 func (s *session) synced() bool {
-	return s.peer.Shutdown || s.dynamic() || s.state == established && s.endOfRIB == s.negotiated
+	return s.peer.closed() || s.dynamic() || s.state == established && s.endOfRIB == s.negotiated
 }
 
 // announces tells whether our prefixes of family f are sent in this session.

@@ -132,6 +132,12 @@ func (p Peer) validateSession(asn uint32) []error {
 	if len(p.ShutdownMessage) > maxMessage || !utf8.ValidString(p.ShutdownMessage) {
 		bad("shutdown message %q is not UTF-8 of at most %d bytes", p.ShutdownMessage, maxMessage)
 	}
+	if len(p.Down) > maxMessage || !utf8.ValidString(p.Down) {
+		bad("reason to be down %q is not UTF-8 of at most %d bytes", p.Down, maxMessage)
+	}
+	if p.Down != "" && p.Range.IsValid() {
+		bad("down is not for a range")
+	}
 	if p.TTLSecurity > 0 && p.Multihop > 0 {
 		bad("TTL security and multihop exclude each other")
 	}

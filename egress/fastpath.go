@@ -53,7 +53,7 @@ func (r *Router) down(network string, h hop, verdicts map[string]probes.Verdict)
 		if n.Name != network {
 			continue
 		}
-		for _, name := range n.hopProbes(h.Gateway) {
+		for _, name := range n.hopProbes(h.address()) {
 			if verdicts[name] == probes.Down {
 				return true
 			}

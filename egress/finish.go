@@ -93,6 +93,7 @@ func (r *Router) publish(rep *report, took time.Duration) {
 	for i := range rep.want.Networks {
 		s.Networks = append(s.Networks, r.networkStatus(rep, &rep.want.Networks[i], speakers, statuses))
 	}
+	s.ClientBGP = r.clientBGPStatus(speakers[ClientsNetwork], statuses[""])
 	r.forget(rep.want)
 	s.Pools = r.poolStatuses(rep)
 	s.Timings = r.tell.timings.of(func(network string) bool { return rep.want.network(network) != nil })

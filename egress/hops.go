@@ -23,7 +23,7 @@ type hop struct {
 func (t *table) hop(h NextHop) hop {
 	out := hop{weight: max(h.Weight, 1), preference: h.Preference}
 	d, on := t.gateway(h.Address)
-	out.NextHop = vrf.NextHop{Gateway: h.Address, Device: on.device, IPv6: h.Address.Is6()}
+	out.NextHop = vrf.NextHop{Gateway: h.Address.WithZone(""), Device: on.device, IPv6: h.Address.Is6()}
 	out.known, out.usable = on.device != "", d.Usable
 	return out
 }
@@ -31,6 +31,7 @@ func (t *table) hop(h NextHop) hop {
 // gateway finds where a gateway is and decides whether it is usable.
 func (t *table) gateway(a netip.Addr) (*NextHopDecision, onLink) {
 	on, ok := t.resolve(a)
+	a = addressOn(a, on.device)
 	if d := t.seen[a]; d != nil {
 		return d, on
 	}
@@ -38,7 +39,7 @@ func (t *table) gateway(a netip.Addr) (*NextHopDecision, onLink) {
 	t.seen[a] = d
 	switch {
 	case !ok:
-		d.Reason = "on no connected prefix of the network"
+		d.Reason = "on no connected prefix of the network, nor behind another route"
 	case !on.live:
 		d.Reason = "no carrier"
 	default:
@@ -46,6 +47,17 @@ func (t *table) gateway(a netip.Addr) (*NextHopDecision, onLink) {
 	}
 	return d, on
 }
+
+// addressOn is how a gateway on a device is named: a link-local address means
+// something only with its interface, as its zone.
+func addressOn(a netip.Addr, device string) netip.Addr {
+	if a.Is6() && a.IsLinkLocalUnicast() && device != "" {
+		return a.WithZone(device)
+	}
+	return a
+}
+
+func (h hop) address() netip.Addr { return addressOn(h.Gateway, h.Device) }
 
 // healthy asks the probes of a gateway.
 func (t *table) healthy(a netip.Addr, device string) (bool, string) {
@@ -61,7 +73,7 @@ func (t *table) healthy(a netip.Addr, device string) (bool, string) {
 	switch {
 	case unknown == "":
 		return true, ""
-	case t.r.st.InUse[hopKey{a, device}]:
+	case t.r.st.InUse[hopKey{a.WithZone(""), device}]:
 		return true, "probe " + unknown + " has no verdict yet; the kernel was using it"
 	}
 	return false, "probe " + unknown + " has no verdict yet"

@@ -18,7 +18,7 @@ type narrator struct {
 	log *eventLog
 	// heard is the last change of a verdict that was told.
 	heard    uint64
-	sessions map[string]bfd.Status
+	sessions map[string]sessionSeen
 	peers    map[peerOf]string
 	usable   map[hopIn]bool
 	told     map[string]map[netip.Prefix]bool
@@ -47,7 +47,7 @@ type hopIn struct {
 }
 
 func newNarrator(log *eventLog) *narrator {
-	return &narrator{log: log, sessions: map[string]bfd.Status{}, peers: map[peerOf]string{}, failing: map[string]time.Time{}, reached: map[string]bool{}, timings: timings{}}
+	return &narrator{log: log, sessions: map[string]sessionSeen{}, peers: map[peerOf]string{}, failing: map[string]time.Time{}, reached: map[string]bool{}, timings: timings{}}
 }
 
 // verdicts tells what probes and BFD sessions have found out since the last time.
@@ -67,7 +67,7 @@ func (n *narrator) verdicts(changes []probes.Change, sessions []bfd.State) {
 			n.failed(c.Network, c.At, c.Detection)
 		}
 	}
-	seen := make(map[string]bfd.Status, len(sessions))
+	seen := make(map[string]sessionSeen, len(sessions))
 	for _, s := range sessions {
 		if s.Stale {
 			if before, known := n.sessions[s.Name]; known {
@@ -75,9 +75,13 @@ func (n *narrator) verdicts(changes []probes.Change, sessions []bfd.State) {
 			}
 			continue
 		}
-		seen[s.Name] = s.Status
 		before, known := n.sessions[s.Name]
-		if before == s.Status && known || !known && s.Status != bfd.Up {
+		now := sessionSeen{s.Status, s.DetectTime}
+		if s.Status != bfd.Up {
+			now.detect = before.detect // the state says 0 while the peer is not heard
+		}
+		seen[s.Name] = now
+		if before.status == s.Status && known || !known && s.Status != bfd.Up {
 			continue
 		}
 		n.session(s, before)
@@ -85,14 +89,20 @@ func (n *narrator) verdicts(changes []probes.Change, sessions []bfd.State) {
 	n.sessions = seen
 }
 
-func (n *narrator) session(s bfd.State, before bfd.Status) {
+// sessionSeen is the state of a BFD session and its detection time when it was up.
+type sessionSeen struct {
+	status bfd.Status
+	detect time.Duration
+}
+
+func (n *narrator) session(s bfd.State, before sessionSeen) {
 	e := Event{At: s.Since, Kind: EventBFD, Network: networkOfProbe(s.Name), Subject: s.Name, State: s.Status.String()}
 	if s.Status != bfd.Up && s.Diag != bfd.NoDiag {
 		e.Cause = s.Diag.String()
 	}
-	lost := before == bfd.Up && s.RemoteStatus != bfd.AdminDown && s.Status != bfd.AdminDown
+	lost := before.status == bfd.Up && s.RemoteStatus != bfd.AdminDown && s.Status != bfd.AdminDown
 	if lost && s.Diag == bfd.DetectionTimeExpired {
-		e.Detection = s.DetectTime
+		e.Detection = before.detect
 	}
 	n.log.add(e)
 	if lost {

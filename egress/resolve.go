@@ -44,6 +44,9 @@ func (c *compiled) resolve(st State) Desired {
 	}
 	d.NAT = r.nat(&d)
 	d.BGP = r.bgp(&d)
+	if c := spec.Clients.BGP; c != nil {
+		d.BFD = append(d.BFD, c.BFD...)
+	}
 	d.Sysctls = sysctls(spec)
 	return d
 }
@@ -120,6 +123,7 @@ func (r *resolver) network(d *Desired, n *Network) NetworkDecision {
 	d.Probes = append(d.Probes, n.Probes...)
 	d.Probes = append(d.Probes, t.nextHopProbes()...)
 	d.BFD = append(d.BFD, t.nextHopBFD()...)
+	d.BFD = append(d.BFD, n.peerBFD()...)
 	return dec
 }
 

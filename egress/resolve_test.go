@@ -96,7 +96,7 @@ func TestResolveAdvertisesOnlyWhatWorks(t *testing.T) {
 		{"no interface", func(_ *Spec, st *State) { delete(st.Links, "eth1") }, false, "interface eth1 does not exist"},
 		{"unresolved", func(_ *Spec, st *State) {
 			st.Learned["red"] = []bgp.Route{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), NextHops: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
-		}, false, "no next hop is on a connected prefix"},
+		}, false, "no next hop is on a connected prefix, nor behind another route"},
 		{"nothing expected, link up", func(s *Spec, st *State) {
 			s.Networks[0].BGP = nil
 		}, true, ""},

@@ -201,6 +201,7 @@ func (r *Router) round(ctx context.Context) error {
 	begin := time.Now()
 	event := r.eventAt.Swap(0)
 	r.hear()
+	r.losePeers(ctx)
 	r.loseHops(ctx)
 	st, err := r.gather(ctx)
 	if err != nil {
@@ -271,6 +272,7 @@ func (r *Router) gather(ctx context.Context) (State, error) {
 		}
 	}
 	st.Verdicts = r.verdicts()
+	st.Broken = brokenSessions(r.edges.BFD.State())
 	return st, nil
 }
 

@@ -120,6 +120,12 @@ func (t *table) nextHopBFD() []bfd.Config {
 		for a, d := range t.seen {
 			gateways[a] = d.Device
 		}
+		for _, peer := range t.peersOnLink() {
+			if _, seen := gateways[peer]; !seen {
+				on, _ := t.resolve(peer)
+				gateways[peer] = on.device
+			}
+		}
 		if t.dec.Stale {
 			t.running(c, gateways)
 		}
@@ -150,9 +156,6 @@ func (t *table) running(template bfd.Config, gateways map[netip.Addr]string) {
 // sessionWith makes a session of a template.
 func sessionWith(template bfd.Config, a netip.Addr, device string) bfd.Config {
 	template.Name = hopProbeName(template.Name, a)
-	template.Peer = a
-	if a.Is6() && a.IsLinkLocalUnicast() {
-		template.Peer = a.WithZone(device)
-	}
+	template.Peer = addressOn(a, device)
 	return template
 }

@@ -146,7 +146,7 @@ func TestSessionsOfNextHops(t *testing.T) {
 		got = append(got, c.Name+" "+c.Peer.String())
 	}
 	want := []string{"red/bfd@172.16.0.11 172.16.0.11", "red/bfd@172.16.0.12 172.16.0.12", "red/bfd@172.16.0.13 172.16.0.13",
-		"red/bfd@172.16.0.14 172.16.0.14", "red/bfd@fd00:16::11 fd00:16::11", "red/bfd@fe80::11 fe80::11%" + spec.Networks[0].Ports[0].Name}
+		"red/bfd@172.16.0.14 172.16.0.14", "red/bfd@fd00:16::11 fd00:16::11", "red/bfd@fe80::11%eth1 fe80::11%eth1"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

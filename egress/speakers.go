@@ -19,7 +19,7 @@ func (r *resolver) bgp(d *Desired) []bgp.Config {
 		}
 		adopted, ok := r.st.Adopted[n.Name]
 		c := bgp.Config{Network: n.Name, Device: n.Name, ASN: n.BGP.ASN, RouterID: n.BGP.RouterID,
-			ListenPort: listenPort(n.BGP), Peers: n.BGP.Peers, GracefulRestart: n.BGP.GracefulRestart,
+			ListenPort: listenPort(n.BGP), Peers: peersOf(n, r.st.Broken), GracefulRestart: n.BGP.GracefulRestart,
 			Restarting: ok && adopted.Forwarding}
 		for _, p := range r.pools[n.Name] {
 			c.Reject = append(c.Reject, p.Prefixes...)
@@ -30,6 +30,9 @@ func (r *resolver) bgp(d *Desired) []bgp.Config {
 		if d.network(n.Name).Up {
 			c.Advertise = advertisements(n.BGP.Advertise, r.pools[n.Name])
 		}
+		out = append(out, c)
+	}
+	if c, ok := r.clientBGP(d); ok {
 		out = append(out, c)
 	}
 	return out

@@ -30,6 +30,29 @@ type Clients struct {
 	DropUnmatched bool
 	// ReturnTable is the table replies to clients are looked up in; 0 means main.
 	ReturnTable vrf.TableID
+	// BGP tells the clients' routers what can be reached by this gateway; nil is
+	// without.
+	BGP *ClientBGP `json:",omitempty"`
+}
+
+// ClientBGP is the speaker in the default VRF. It takes no routes from anybody.
+type ClientBGP struct {
+	// BGP has no Advertise of its own.
+	BGP
+	// Policies advertises the destinations of all rules that lead to networks,
+	// with Attributes.
+	Policies   bool
+	Attributes bgp.Attributes
+	// Reach are further prefixes, and what Policies would say otherwise of one.
+	Reach []ClientReach
+}
+
+// ClientReach is a prefix that is advertised to the clients' routers while one of
+// the networks is up.
+type ClientReach struct {
+	Prefix     netip.Prefix
+	Networks   []string
+	Attributes bgp.Attributes
 }
 
 // Network is one external network: a VRF on this node.
@@ -104,6 +127,10 @@ type BGP struct {
 	ListenPort      int
 	Peers           []bgp.Peer
 	GracefulRestart *bgp.GracefulRestart
+	// BFD are the sessions with peers: while one that has been up is down, so is
+	// the BGP session. A peer one hop away in a network with NextHopBFD has that
+	// session, and its entry here names it.
+	BFD []bfd.Config `json:",omitempty"`
 	// Advertise are prefixes that are advertised by name while the network is up,
 	// beside its pools: their aggregate, say. What no pool has of them is discarded.
 	Advertise []bgp.Advertisement

@@ -24,6 +24,8 @@ type State struct {
 	Kept map[string]Kept
 	// Verdicts are the probes' judgements by probe name; missing is Unknown.
 	Verdicts map[string]probes.Verdict
+	// Broken are the BFD sessions that were up and are down, and why, by name.
+	Broken map[string]string
 	// Paths are the paths the kernel has, by number.
 	Paths []AdoptedPath
 	// Members are the next hops in the kernel's groups, without ids and

@@ -23,6 +23,8 @@ type Status struct {
 	// Drops are what the packet filter discarded, by reason, since its table was
 	// made; at most as old as the period of Inspect.
 	Drops []DropStatus `json:"drops,omitempty"`
+	// ClientBGP is the speaker towards the clients' routers, if there is one.
+	ClientBGP *ClientBGPStatus `json:"clientBGP,omitempty"`
 	// Timings are how long the stages of failovers took since the start.
 	Timings []Timing `json:"timings,omitempty"`
 	// Problems are what others do in this kernel that could hurt our traffic.

@@ -189,18 +189,11 @@ func (r *Router) applyFilter(ctx context.Context, want nat.Ruleset, rep *report)
 	return nil
 }
 
-// advertise sets the speakers in full. A network whose data plane failed in
-// this round advertises nothing; when the packet filter failed, which then
-// still is what it was, nothing new is advertised.
+// advertise sets the speakers in full, as far as the data plane is in place.
 func (r *Router) advertise(ctx context.Context, want *Desired, rep *report) error {
 	configs := make([]bgp.Config, 0, len(want.BGP))
 	for _, c := range want.BGP {
-		switch {
-		case rep.failed[c.Network] != nil:
-			c.Advertise = nil
-		case rep.filter != nil:
-			c.Advertise = keepAdvertised(c.Advertise, r.advertised[c.Network])
-		}
+		c.Advertise = r.advertisable(c, want, rep)
 		configs = append(configs, c)
 	}
 	return r.setSpeaker(ctx, configs)

@@ -35,7 +35,8 @@ type table struct {
 	routeSets []routeSet
 	setIndex  map[string]int
 	// all are the network's paths by number.
-	all []*path
+	all       []*path
+	recursion recursion
 	// namesHops says that a rule names next hops in this network.
 	namesHops bool
 }
@@ -144,13 +145,13 @@ func (t *table) keep(k Kept) []vrf.Route {
 		if h.Blackhole {
 			return false
 		}
-		d, _ := t.gateway(h.Gateway)
+		d, _ := t.gateway(addressOn(h.Gateway, h.Device))
 		return d.Usable
 	}
 	t.r.objects.keep(k, usable)
 	for _, h := range k.NextHops {
 		if !h.Blackhole {
-			d, _ := t.gateway(h.Gateway)
+			d, _ := t.gateway(addressOn(h.Gateway, h.Device))
 			d.Routes = len(k.Routes)
 		}
 	}
@@ -164,7 +165,7 @@ func (t *table) through(prefix netip.Prefix, hops []NextHop, metric uint32, lear
 	i := t.setOf(hops, prefix.Addr().Is6())
 	set := &t.routeSets[i]
 	for _, h := range set.hops {
-		t.seen[h.Gateway].Routes++
+		t.seen[h.address()].Routes++
 	}
 	if len(set.hops) == 0 {
 		t.dec.Unresolved++
@@ -180,7 +181,7 @@ func (t *table) setOf(hops []NextHop, v6 bool) int {
 	raw := lookup[:0]
 	for _, h := range hops {
 		a := h.Address.As16()
-		raw = append(raw, a[:]...)
+		raw = append(append(raw, a[:]...), h.Address.Zone()...)
 		raw = append(raw, byte(h.Weight), byte(h.Weight>>8), byte(h.Preference), byte(h.Preference>>8))
 	}
 	if i, ok := t.setIndex[string(raw)]; ok {
@@ -189,15 +190,16 @@ func (t *table) setOf(hops []NextHop, v6 bool) int {
 	set := routeSet{v6: v6}
 	var parts []string
 	for _, h := range hops {
-		judged := t.hop(h)
-		if judged.known {
-			set.hops = append(set.hops, judged)
-			parts = append(parts, fmt.Sprintf("%s%%%s*%d^%d", h.Address, judged.Device, judged.weight, judged.preference))
+		for _, via := range t.expand(h) {
+			if judged := t.hop(via); judged.known && !contains(set.hops, judged) {
+				set.hops = append(set.hops, judged)
+				parts = append(parts, fmt.Sprintf("%s%%%s*%d^%d", judged.Gateway, judged.Device, judged.weight, judged.preference))
+			}
 		}
 	}
 	slices.Sort(parts)
 	set.key = strings.Join(parts, ",")
-	slices.SortFunc(set.hops, func(a, b hop) int { return a.Gateway.Compare(b.Gateway) })
+	slices.SortFunc(set.hops, func(a, b hop) int { return cmp.Or(a.Gateway.Compare(b.Gateway), cmp.Compare(a.Device, b.Device)) })
 	t.routeSets = append(t.routeSets, set)
 	t.setIndex[string(raw)] = len(t.routeSets) - 1
 	return len(t.routeSets) - 1
@@ -261,8 +263,16 @@ func (t *table) pathRoutes(p *path) []vrf.Route {
 	return append(out, t.gatewayRoutes(table, groups)...)
 }
 
-// resolve finds the connected prefix a gateway is on, the longest first.
+// resolve finds the connected prefix a gateway is on, the longest first. A
+// link-local gateway with a zone is on that port.
 func (t *table) resolve(gw netip.Addr) (onLink, bool) {
+	if zone := gw.Zone(); zone != "" {
+		if !slices.ContainsFunc(t.n.Ports, func(p vrf.Port) bool { return p.Name == zone }) {
+			return onLink{}, false
+		}
+		l := t.r.st.Links[zone]
+		return onLink{device: zone, live: l.Up && l.Carrier}, true
+	}
 	for _, c := range t.connected {
 		if c.prefix.Contains(gw) {
 			return c, true
@@ -332,7 +342,7 @@ func (t *table) unusable() string {
 		return "no next hop is usable"
 	}
 	if t.dec.Unresolved > 0 {
-		return "no next hop is on a connected prefix"
+		return "no next hop is on a connected prefix, nor behind another route"
 	}
 	return "no route learned yet"
 }

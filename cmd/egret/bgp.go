@@ -101,6 +101,13 @@ func peerRows(s *egress.Status, f bgp.Filter) []peerRow {
 			}
 		}
 	}
+	if c := s.ClientBGP; c != nil {
+		for _, p := range c.Peers {
+			if (f.Network == "" || f.Network == egress.ClientsNetwork) && (!f.Peer.IsValid() || f.Peer == p.Address) {
+				rows = append(rows, peerRow{egress.ClientsNetwork, p})
+			}
+		}
+	}
 	return rows
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -55,6 +56,12 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 	for _, p := range s.Problems {
 		fmt.Fprintf(out, "IN THE WAY: %s\n", p)
 	}
+	if c := s.ClientBGP; c != nil {
+		fmt.Fprintf(out, "The clients' routers are told of %d destinations; withheld, since they lead nowhere now: %s\n", len(c.Advertised), dash(prefixes(c.Withheld)))
+		if c.Error != "" {
+			fmt.Fprintf(out, "BGP TOWARDS THE CLIENTS IS IN ERROR: %s\n", c.Error)
+		}
+	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "\nNETWORK\tPHASE\tFOR\tTABLE\tZONE\tPORTS\tROUTES\tREASON")
 	for _, n := range s.Networks {
@@ -62,7 +69,11 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 			ports(n.Ports), routes(n), dash(n.Reason))
 	}
 	fmt.Fprintln(w, "\nNETWORK\tPEER\tASN\tSTATE\tFOR\tRECEIVED\tACCEPTED\tADVERTISED\tLAST ERROR")
-	for _, n := range s.Networks {
+	speaking := s.Networks
+	if s.ClientBGP != nil {
+		speaking = append(slices.Clip(speaking), egress.NetworkStatus{Name: egress.ClientsNetwork, Peers: s.ClientBGP.Peers})
+	}
+	for _, n := range speaking {
 		for _, p := range n.Peers {
 			note := p.LastError
 			if note != "" && p.State == "established" {

@@ -111,6 +111,9 @@ func parse(r *report, raw Raw) egress.Spec {
 	spec.Pools = p.parsePools(raw.Pools)
 	spec.Policies = p.policies(raw.Policies, raw.Bindings)
 	p.hopSets(spec)
+	if raw.Clients.BGP != nil {
+		spec.Clients.BGP = p.clientBGP("clients.bgp", *raw.Clients.BGP)
+	}
 	if len(raw.Policies)+len(raw.Bindings) > 0 {
 		p.clientsForPolicies(raw.Clients)
 	}

@@ -46,6 +46,9 @@ func (p *parser) parseNetwork(at path, raw RawNetwork) egress.Network {
 	}
 	result.Probes = p.probes(n, raw.Probes)
 	result.NextHopProbes, result.NextHopBFD = p.nextHopProbes(n, raw.NextHopProbes, result.Probes)
+	if raw.BGP != nil {
+		result.BGP.BFD = p.peerSessions(n, at.key("bgp").key("peers"), raw.BGP.Peers, result)
+	}
 	return result
 }
 
@@ -56,6 +59,9 @@ func (p *parser) networkName(n *network) {
 		return
 	}
 	switch other, taken := p.networks[n.name]; {
+	case n.name == egress.ClientsNetwork:
+		p.add(at, "%s stands for the clients' side in status, metrics and egret bgp: use another name", quote(n.name))
+		return
 	case n.name == "lo" || n.name == "all" || n.name == "default":
 		p.add(at, "%s cannot be used: the VRF device gets this name, and the kernel has another meaning for it", quote(n.name))
 	case taken:

@@ -26,6 +26,34 @@ type RawClients struct {
 	Prefixes    []string `mapstructure:"prefixes"`
 	Unmatched   string   `mapstructure:"unmatched"`
 	ReturnTable *int64   `mapstructure:"returnTable"`
+
+	BGP *RawClientBGP `mapstructure:"bgp"`
+}
+
+// RawClientBGP is the speaker towards the clients' routers.
+type RawClientBGP struct {
+	ASN             *int64               `mapstructure:"asn"`
+	RouterID        string               `mapstructure:"routerID"`
+	ListenPort      *int64               `mapstructure:"listenPort"`
+	GracefulRestart RawGracefulRestart   `mapstructure:"gracefulRestart"`
+	Peers           []RawPeer            `mapstructure:"peers"`
+	Policies        *bool                `mapstructure:"policies"`
+	Communities     []string             `mapstructure:"communities"`
+	MED             *int64               `mapstructure:"med"`
+	LocalPref       *int64               `mapstructure:"localPref"`
+	Prepend         *int64               `mapstructure:"prepend"`
+	Advertise       []RawClientAdvertise `mapstructure:"advertise"`
+}
+
+// RawClientAdvertise is a destination that clients reach by this gateway while
+// networks are up.
+type RawClientAdvertise struct {
+	Prefix      string   `mapstructure:"prefix"`
+	Networks    []string `mapstructure:"networks"`
+	Communities []string `mapstructure:"communities"`
+	MED         *int64   `mapstructure:"med"`
+	LocalPref   *int64   `mapstructure:"localPref"`
+	Prepend     *int64   `mapstructure:"prepend"`
 }
 
 // RawNetwork is one external network.
@@ -134,6 +162,15 @@ type RawPeer struct {
 	MaxPrefixesAction  string      `mapstructure:"maxPrefixesAction"`
 	MaxPrefixesRestart Duration    `mapstructure:"maxPrefixesRestart"`
 	Export             RawExport   `mapstructure:"export"`
+	BFD                *RawPeerBFD `mapstructure:"bfd"`
+}
+
+// RawPeerBFD ties a BGP session to a BFD session. An empty one takes what the
+// BFD sessions with next hops have, or the defaults.
+type RawPeerBFD struct {
+	Interval Duration `mapstructure:"interval"`
+	Fall     *int64   `mapstructure:"fall"`
+	MaxHops  *int64   `mapstructure:"maxHops"`
 }
 
 // RawImport accepts prefixes from a peer. In a file a plain string stands for

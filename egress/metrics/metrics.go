@@ -79,6 +79,7 @@ var (
 	bfdDetect       = desc("bfd_detect_time_seconds", "Time without a packet after which the BFD session is down; 0 before the peer was heard.", "network", "probe")
 	bfdDowns        = desc("bfd_session_downs_total", "Times the BFD session left up.", "network", "probe")
 	failoverSeconds = desc("failover_seconds", "How long the stages of failovers took: detection (first sign to verdict), kernel (verdict until the kernel no longer used what failed), withdraw (verdict until BGP was told).", "network", "stage")
+	clientPrefixes  = desc("client_bgp_prefixes", "Destinations that the clients' routers are told of, or not while they lead nowhere (advertised, withheld).", "state")
 	bfdPackets      = desc("bfd_packets_total", "BFD packets by what became of them (in, out, refused).", "network", "probe", "direction")
 	poolAdvertised  = desc("pool_advertised", "1 when all prefixes of the pool are advertised.", "network", "pool")
 	poolAddresses   = desc("pool_addresses", "Addresses clients are spread over.", "network", "pool", "family")
@@ -97,7 +98,7 @@ var (
 		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps, peerShutdown, peerWarning, peerSince,
 		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards,
 		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed,
-		bfdUp, bfdDetect, bfdDowns, bfdPackets, failoverSeconds}
+		bfdUp, bfdDetect, bfdDowns, bfdPackets, failoverSeconds, clientPrefixes}
 )
 
 // collector makes metrics of the current status at each scrape.
@@ -129,6 +130,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.gauge(repairDuration, s.Round.LastRepair.Seconds())
 	for i := range s.Networks {
 		e.network(&s.Networks[i])
+	}
+	if c := s.ClientBGP; c != nil {
+		e.peers(egress.ClientsNetwork, c.Peers)
+		e.probes(egress.ClientsNetwork, c.BFD)
+		e.gauge(clientPrefixes, float64(len(c.Advertised)), "advertised")
+		e.gauge(clientPrefixes, float64(len(c.Withheld)), "withheld")
 	}
 	for _, t := range s.Timings {
 		e.timing(t)
@@ -199,27 +206,35 @@ func (e emitter) network(n *egress.NetworkStatus) {
 	e.gauge(paths, float64(states["active"]), n.Name, "active")
 	e.gauge(paths, float64(states["draining"]), n.Name, "draining")
 	e.gauge(paths, float64(n.Exhausted), n.Name, "exhausted")
-	for _, p := range n.Peers {
+	e.peers(n.Name, n.Peers)
+	e.probes(n.Name, n.Probes)
+}
+
+func (e emitter) peers(network string, peers []egress.PeerStatus) {
+	for _, p := range peers {
 		peer := p.Address.String()
-		e.gauge(peerUp, truth(p.State == "established"), n.Name, peer)
-		e.gauge(peerPrefixes, float64(p.Received), n.Name, peer, "received")
-		e.gauge(peerPrefixes, float64(p.Accepted), n.Name, peer, "accepted")
-		e.gauge(peerPrefixes, float64(p.Advertised), n.Name, peer, "advertised")
-		e.counter(peerFlaps, float64(p.Flaps), n.Name, peer)
-		e.gauge(peerShutdown, truth(p.Shutdown), n.Name, peer)
-		e.gauge(peerWarning, truth(p.Warning != ""), n.Name, peer)
-		e.gauge(peerSince, float64(p.Since.UnixNano())/1e9, n.Name, peer)
+		e.gauge(peerUp, truth(p.State == "established"), network, peer)
+		e.gauge(peerPrefixes, float64(p.Received), network, peer, "received")
+		e.gauge(peerPrefixes, float64(p.Accepted), network, peer, "accepted")
+		e.gauge(peerPrefixes, float64(p.Advertised), network, peer, "advertised")
+		e.counter(peerFlaps, float64(p.Flaps), network, peer)
+		e.gauge(peerShutdown, truth(p.Shutdown), network, peer)
+		e.gauge(peerWarning, truth(p.Warning != ""), network, peer)
+		e.gauge(peerSince, float64(p.Since.UnixNano())/1e9, network, peer)
 	}
-	for _, p := range n.Probes {
-		e.gauge(probeUp, truth(p.Verdict == "up"), n.Name, p.Name)
+}
+
+func (e emitter) probes(network string, probes []egress.ProbeStatus) {
+	for _, p := range probes {
+		e.gauge(probeUp, truth(p.Verdict == "up"), network, p.Name)
 		if p.BFD != nil {
-			e.session(n.Name, p.Name, p.BFD)
+			e.session(network, p.Name, p.BFD)
 			continue
 		}
 		for _, t := range p.Targets {
-			e.counter(probeAttempts, float64(t.Attempts), n.Name, p.Name, t.Target)
-			e.counter(probeFailures, float64(t.Failures), n.Name, p.Name, t.Target)
-			e.gauge(probeRTT, t.LastRTT.Seconds(), n.Name, p.Name, t.Target)
+			e.counter(probeAttempts, float64(t.Attempts), network, p.Name, t.Target)
+			e.counter(probeFailures, float64(t.Failures), network, p.Name, t.Target)
+			e.gauge(probeRTT, t.LastRTT.Seconds(), network, p.Name, t.Target)
 		}
 	}
 }

@@ -26,6 +26,7 @@ func sample() *egress.Status {
 			{Name: "blue", Phase: egress.PhaseDown},
 		},
 		Pools:     []egress.PoolStatus{{Name: "red-pool", Network: "red", Addresses4: 16, Addresses6: 4, Advertised: true}},
+		ClientBGP: &egress.ClientBGPStatus{Peers: []egress.PeerStatus{{Address: netip.MustParseAddr("10.244.0.1"), State: "idle"}}},
 		Timings:   []egress.Timing{{Network: "red", Stage: "detection", Counts: make([]uint64, len(egress.TimingBounds())+1)}},
 		Conntrack: &egress.ConntrackStatus{Flows: 10, MaxFlows: 100, InsertFailed: 1},
 		Drops:     []egress.DropStatus{{Reason: "invalid", Packets: 3, Bytes: 180}, {Reason: "uplink_source", Network: "red", Packets: 1, Bytes: 60}},
@@ -66,7 +67,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 
 func TestMetricValues(t *testing.T) {
 	for name, want := range map[string]int{
-		"egret_network_up": 2, "egret_pool_addresses": 2, "egret_policy_rules": 2, "egret_bgp_prefixes": 3, "egret_network_routes": 6, "egret_dropped_packets_total": 2,
+		"egret_network_up": 2, "egret_pool_addresses": 2, "egret_policy_rules": 2, "egret_bgp_prefixes": 6, "egret_network_routes": 6, "egret_dropped_packets_total": 2,
 		"egret_probe_up": 2, "egret_probe_attempts_total": 1, "egret_bfd_session_up": 1, "egret_bfd_packets_total": 3,
 	} {
 		if n, err := testutil.GatherAndCount(Registry(sample), name); err != nil || n != want {
