@@ -142,6 +142,8 @@ type Gateway struct {
 	// Probes are further ones of the network while this gateway stands on it
 	// (egressGatewayFailureDetection).
 	Probes []config.RawProbe
+	// FailureDetection makes more of them, in the words of Calico; nil is none.
+	FailureDetection *FailureDetection
 	// Deleted is when the deletion began; zero if it did not.
 	Deleted time.Time
 	// Instances are in the status: where the controller placed it.
