@@ -113,31 +113,21 @@ func destination(s string) (netip.Prefix, string) {
 	case p != p.Masked():
 		return p, fmt.Sprintf("%s has host bits set: write %s, or %s for the one address", s, p.Masked(), p.Addr())
 	}
-	for _, special := range specials() {
-		if special.prefix.Overlaps(p) && special.prefix.Bits() <= p.Bits() {
-			return p, fmt.Sprintf("%s is %s: such traffic never goes to a network", p, special.what)
+	for i, special := range specialPrefixes {
+		if special.Overlaps(p) && special.Bits() <= p.Bits() {
+			return p, fmt.Sprintf("%s is %s: such traffic never goes to a network", p, specialNames[i])
 		}
 	}
 	return p, ""
 }
 
-type special struct {
-	prefix netip.Prefix
-	what   string
-}
-
-// specials are never sent to a network: the same that a configuration refuses
-// (IANA special-purpose registries, RFC 6890).
-func specials() [9]special {
-	v4 := func(a, b byte, bits int) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{a, b}), bits) }
-	v6 := func(a, b, last byte, bits int) netip.Prefix {
-		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: a, 1: b, 15: last}), bits)
+// specialPrefixes are never sent to a network: the same that a configuration
+// refuses (IANA special-purpose registries, RFC 6890).
+var (
+	specialPrefixes = [...]netip.Prefix{
+		netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10"),
+		netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("::/128"), netip.MustParsePrefix("240.0.0.0/4"),
 	}
-	return [9]special{
-		{v4(224, 0, 4), "multicast"}, {v6(0xff, 0, 0, 8), "multicast"},
-		{v4(127, 0, 8), "loopback"}, {v6(0, 0, 1, 128), "loopback"},
-		{v4(169, 254, 16), "link-local"}, {v6(0xfe, 0x80, 0, 10), "link-local"},
-		{v4(0, 0, 8), "unspecified"}, {v6(0, 0, 0, 128), "unspecified"},
-		{v4(240, 0, 4), "reserved"},
-	}
-}
+	specialNames = [...]string{"multicast", "multicast", "loopback", "loopback", "link-local", "link-local", "unspecified", "unspecified", "reserved"}
+)

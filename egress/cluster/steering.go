@@ -37,7 +37,7 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 		self = &Node{Name: node}
 	}
 	b, c := newBinder(&s, l, o.Mode, o.Memo), newCandidates(&s, l)
-	config := steer.Config{Tunnel: o.Tunnel, Inside: inside(&s, o.Inside), Local: minimal(slices.Clone(self.PodPrefixes))}
+	config := steer.Config{Tunnel: o.Tunnel, Inside: inside(&s, o.Inside), Local: minimal(self.podPrefixes())}
 	if len(config.Tunnel.Local) == 0 {
 		config.Tunnel.Local = self.Ends()
 	}
@@ -70,7 +70,10 @@ func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 		}
 		of := b.of(pod)
 		for _, a := range pod.Addresses {
-			client := steer.Client{Address: a.Unmap(), Policy: of.policy, Blocked: of.blocked}
+			client := steer.Client{Address: whole(a).Addr(), Policy: of.policy, Blocked: of.blocked}
+			if !podPrefix(whole(a)) {
+				continue
+			}
 			if client.Blocked {
 				client.Policy = ""
 			}
@@ -142,24 +145,49 @@ func steerGateways(g *Gateway, l *lookup, node string) []steer.Gateway {
 
 // inside are the destinations that are never steered: pods, nodes, and more.
 func inside(s *Snapshot, more []netip.Prefix) []netip.Prefix {
-	var prefixes []netip.Prefix
-	for _, p := range more {
-		if p.IsValid() {
-			prefixes = append(prefixes, p)
-		}
-	}
+	prefixes := slices.DeleteFunc(slices.Clone(more), func(p netip.Prefix) bool { return !p.IsValid() })
 	for i := range s.Nodes {
-		prefixes = append(prefixes, s.Nodes[i].PodPrefixes...)
 		for _, a := range s.Nodes[i].Addresses {
 			prefixes = append(prefixes, whole(a))
 		}
 	}
+	return podSources(s, prefixes)
+}
+
+// podSources are where pods have their addresses, and more.
+func podSources(s *Snapshot, more []netip.Prefix) []netip.Prefix {
+	prefixes := more
+	for i := range s.Nodes {
+		prefixes = append(prefixes, s.Nodes[i].podPrefixes()...)
+	}
+	prefixes = minimal(prefixes)
+	known := ranges{prefixes}
+	var outside []netip.Prefix
 	for i := range s.Pods {
 		for _, a := range s.Pods[i].Addresses {
-			prefixes = append(prefixes, whole(a))
+			if p := whole(a); podPrefix(p) && !known.overlaps(p) {
+				outside = append(outside, p)
+			}
 		}
 	}
-	return minimal(prefixes)
+	if len(outside) == 0 {
+		return prefixes
+	}
+	return minimal(append(prefixes, outside...))
+}
+
+// podPrefixes are those of the node's prefixes that can be: one that took in a
+// large part of all addresses would be a mistake that concerns every node.
+func (n *Node) podPrefixes() []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(n.PodPrefixes), func(p netip.Prefix) bool { return !podPrefix(p) })
+}
+
+// podPrefix says whether pods can have their addresses from p.
+func podPrefix(p netip.Prefix) bool {
+	if !p.IsValid() || p.Addr().Is4In6() || p.Addr().Zone() != "" || p.Bits() < 16 && p.Addr().Is6() || p.Bits() < 8 {
+		return false
+	}
+	return !slices.ContainsFunc(specialPrefixes[:], p.Overlaps)
 }
 
 // whole is the prefix of one address.

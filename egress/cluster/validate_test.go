@@ -27,7 +27,9 @@ func TestCase8Rejects(t *testing.T) {
 	if problems := Validate(sound(), ""); len(problems) > 0 {
 		t.Fatalf("a sound cluster has problems: %v", problems)
 	}
-	detect := func(f FailureDetection) func(*Snapshot) { return func(s *Snapshot) { s.Gateways[0].FailureDetection = &f } }
+	detect := func(f FailureDetection) func(*Snapshot) {
+		return func(s *Snapshot) { s.Gateways[0].FailureDetection = &f }
+	}
 	icmp := func(interval, timeout time.Duration, ips ...string) func(*Snapshot) {
 		return detect(FailureDetection{ICMP: &ICMPProbe{IPs: ips, Interval: interval, Timeout: timeout}})
 	}
@@ -86,7 +88,9 @@ EgressPool blue: spec.network: there is no network "x"`},
 		{"pool prefix", func(s *Snapshot) { s.Pools[0].Raw.Prefixes = []string{"127.0.0.0/30"} },
 			"EgressPool blue: spec.prefixes[0]: 127.0.0.0/30 has loopback addresses in it: egress addresses are unicast addresses of the network"},
 		{"network without hosts", func(s *Snapshot) { s.Networks[0].Hosts = nil }, "ExternalNetwork blue: spec.hosts: is missing: no node can carry the network"},
-		{"name of a network", func(s *Snapshot) { s.Networks = append(s.Networks, Network{Name: "a-long-network-name", Hosts: s.Networks[0].Hosts[:0:0]}) },
+		{"name of a network", func(s *Snapshot) {
+			s.Networks = append(s.Networks, Network{Name: "a-long-network-name", Hosts: s.Networks[0].Hosts[:0:0]})
+		},
 			"ExternalNetwork a-long-network-name: spec.hosts: is missing: no node can carry the network"},
 		{"host configuration", func(s *Snapshot) { s.Networks[0].Hosts[0].Interfaces = []config.RawInterface{{Name: "a b"}} },
 			`ExternalNetwork blue: spec.hosts[0].interfaces[0].name: "a b" is not a device name: no spaces, slashes, colons, quotes, '*', backslashes or non-ASCII characters`},
