@@ -298,10 +298,10 @@ func churn(r *rand.Rand, s *Snapshot, now time.Time) {
 	}
 }
 
-// held is what must be true from one state of the controller to the next.
-func held(before, after *Snapshot) error {
+// single is an error if an address of a network has two holders.
+func single(s *Snapshot) error {
 	holders := map[string][]netip.Prefix{}
-	for _, p := range after.Pools {
+	for _, p := range s.Pools {
 		for _, x := range p.Allocations {
 			for _, other := range holders[p.Raw.Network] {
 				if other.Overlaps(x.Block) {
@@ -310,6 +310,14 @@ func held(before, after *Snapshot) error {
 			}
 			holders[p.Raw.Network] = append(holders[p.Raw.Network], x.Block)
 		}
+	}
+	return nil
+}
+
+// held is what must be true from one state of the controller to the next.
+func held(before, after *Snapshot) error {
+	if err := single(after); err != nil {
+		return err
 	}
 	l := newLookup(after)
 	c := newChecks(after, l)
