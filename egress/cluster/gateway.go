@@ -232,7 +232,7 @@ func (p *gatewayPlanner) gateways(raw config.Raw) config.Raw {
 			continue
 		}
 		planned = append(planned, h)
-		parts = append(parts, part{r, func(raw *config.Raw) { addGateway(raw, h) }, func(field string) string { return field }})
+		parts = append(parts, part{r, func(raw *config.Raw) { addGateway(raw, h) }, gatewayField})
 	}
 	raw = p.admit(raw, parts)
 	accepted := map[string]bool{}
@@ -250,6 +250,14 @@ func (p *gatewayPlanner) gateways(raw config.Raw) config.Raw {
 		return -1
 	})
 	return raw
+}
+
+// gatewayField is the field of a gateway that one of the configuration follows from.
+func gatewayField(field string) string {
+	if strings.HasPrefix(field, "pools[") {
+		return "spec.pool"
+	}
+	return "spec.probes"
 }
 
 // plan makes the pool and the probes of a gateway.

@@ -102,7 +102,7 @@ func (p *gatewayPlanner) boundPods() (clients, blocked map[string][]podAddress) 
 		pod := &p.snapshot.Pods[i]
 		of := p.binder.of(pod)
 		for _, a := range pod.Addresses {
-			if a = whole(a).Addr(); !podPrefix(whole(a)) {
+			if a = a.Unmap().WithZone(""); !podAddressable(a) {
 				continue
 			}
 			first, taken := claims[a]

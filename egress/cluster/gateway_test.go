@@ -172,15 +172,22 @@ func TestGatewayIsolation(t *testing.T) {
 	s.Pods = append(s.Pods, podN("b", "q", 1, 12))
 	s.Nodes[0].PodPrefixes = append(s.Nodes[0].PodPrefixes, prefix("0.0.0.0/0"))
 	s.Pods[1].Addresses = append(s.Pods[1].Addresses, addr("127.0.0.1"))
-	plan, problems := GatewayConfig(s, "n3", options())
-	want := `EgressGateway egress/b: spec.externalNetwork: there is no network "blue" that node n3 can carry
+	o := options()
+	o.Prefixes = []netip.Prefix{prefix("198.51.7.0/24")}
+	s.Networks = append(s.Networks, Network{Name: "clash", Hosts: []Host{{Interfaces: []config.RawInterface{{Name: "up-clash"}}}}})
+	clash := gatewayOn("clash", "clash", 3)
+	s.Gateways = append(s.Gateways, clash)
+	s.Pools = append(s.Pools, Pool{Name: "clash", Raw: config.RawPool{Network: "clash"}, Allocations: []Allocation{{prefix("198.51.7.7/32"), "egress/clash", "n3", "uid-clash"}}})
+	plan, problems := GatewayConfig(s, "n3", o)
+	want := `EgressGateway egress/clash: spec.pool: 198.51.7.7/32 overlaps 198.51.7.0/24 of clients.prefixes: a client with such an address could leave without being translated
+EgressGateway egress/b: spec.externalNetwork: there is no network "blue" that node n3 can carry
 EgressGatewayPolicy own: spec.rules[1].destination: 172.16.0.1 is an address of this gateway itself in network "red": it would be delivered here
 ExternalNetwork blue: spec.hosts[0].addresses[0]: "nonsense" is not an IPv4 or IPv6 address
 ExternalNetwork blue: spec.hosts[0].addresses: is given here and in interfaces[0]: write all in one place`
 	if got := lines(problems); !sameLines(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if len(plan.Spec.Networks) != 1 || len(plan.Spec.Policies) != 1 || plan.Spec.Policies[0].Name != "p" || len(plan.Spec.Policies[0].Clients) != 4 {
+	if len(plan.Spec.Networks) != 2 || len(plan.Spec.Policies) != 1 || len(plan.Here) != 1 || plan.Spec.Policies[0].Name != "p" || len(plan.Spec.Policies[0].Clients) != 4 {
 		t.Errorf("%+v", plan.Raw)
 	}
 }

@@ -29,7 +29,8 @@ type Placement struct {
 //   - New ones go to the zones with the fewest of this gateway, there to the nodes
 //     with the fewest gateways, and among these to what a hash of both says.
 //
-// A gateway that is wrong in itself keeps what it has, and gets nothing new.
+// A gateway that is wrong in itself keeps what it has, and gets nothing new; in a
+// Snapshot without any node, which no cluster is, all do.
 // Whoever calls writes what differs from Instances into the status, and calls
 // again: what Place decides of its own result is the same, or the next step.
 func Place(s Snapshot, now time.Time) ([]Placement, []Problem) {
@@ -47,7 +48,11 @@ func Place(s Snapshot, now time.Time) ([]Placement, []Problem) {
 	result := make([]Placement, 0, len(s.Gateways))
 	for i := range s.Gateways {
 		g := &s.Gateways[i]
-		result = append(result, Placement{g.Key(), p.place(g, checked.gateway(g))})
+		placement := Placement{g.Key(), g.Instances}
+		if len(s.Nodes) > 0 {
+			placement.Instances = p.place(g, checked.gateway(g))
+		}
+		result = append(result, placement)
 	}
 	return result, sortProblems(p.problems)
 }

@@ -363,3 +363,17 @@ func held(before, after *Snapshot) error {
 	}
 	return nil
 }
+
+// TestNoNodes: who does not know the nodes (yet) takes nothing away.
+func TestNoNodes(t *testing.T) {
+	s := placeable(3, 2)
+	decide(&s, day())
+	before, blocks := where(s.Gateways[0]), holds(&s)
+	s.Nodes = nil
+	for range 2 {
+		decide(&s, day().Add(time.Hour))
+	}
+	if where(s.Gateways[0]) != before || !slices.Equal(holds(&s), blocks) {
+		t.Error(where(s.Gateways[0]), holds(&s))
+	}
+}

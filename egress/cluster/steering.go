@@ -71,7 +71,7 @@ func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 		of := b.of(pod)
 		for _, a := range pod.Addresses {
 			client := steer.Client{Address: whole(a).Addr(), Policy: of.policy, Blocked: of.blocked}
-			if !podPrefix(whole(a)) {
+			if !podAddressable(client.Address) {
 				continue
 			}
 			if client.Blocked {
@@ -165,7 +165,7 @@ func podSources(s *Snapshot, more []netip.Prefix) []netip.Prefix {
 	var outside []netip.Prefix
 	for i := range s.Pods {
 		for _, a := range s.Pods[i].Addresses {
-			if p := whole(a); podPrefix(p) && !known.overlaps(p) {
+			if p := whole(a); !known.overlaps(p) && podAddressable(p.Addr()) {
 				outside = append(outside, p)
 			}
 		}
@@ -188,6 +188,14 @@ func podPrefix(p netip.Prefix) bool {
 		return false
 	}
 	return !slices.ContainsFunc(specialPrefixes[:], p.Overlaps)
+}
+
+// podAddressable says whether a pod can have the address: podPrefix of one.
+func podAddressable(a netip.Addr) bool {
+	if !a.IsValid() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
+		return false
+	}
+	return !a.Is4() || a.As4()[0] != 0 && a.As4()[0] < 224
 }
 
 // whole is the prefix of one address.

@@ -242,3 +242,16 @@ func TestMemo(t *testing.T) {
 		}
 	}
 }
+
+// TestPodAddressable: it is podPrefix of one address.
+func TestPodAddressable(t *testing.T) {
+	for _, a := range []string{"10.0.0.1", "0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "223.255.255.255",
+		"::", "::1", "fe80::1", "febf::1", "fec0::1", "ff02::1", "fd00::1", "2001:db8::1"} {
+		if podAddressable(addr(a)) != podPrefix(whole(addr(a))) {
+			t.Errorf("%s: %v", a, podAddressable(addr(a)))
+		}
+	}
+	if podAddressable(netip.Addr{}) {
+		t.Error("no address is one")
+	}
+}
