@@ -52,10 +52,25 @@ type binder struct {
 	selecting []selecting
 	// compiled are policies by key; nil for what is missing or wrong.
 	compiled map[string]*policy
-	// byNamespace are bindings of namespaces that were looked at.
-	byNamespace map[string]bound
-	namespaceAt map[string]string
-	problems    []Problem
+	// namespaces are those that were looked at.
+	namespaces map[string]*boundNamespace
+	problems   []Problem
+}
+
+// boundNamespace is what a namespace says of its pods.
+type boundNamespace struct {
+	bound
+	// selected is the policy of the namespace's pods by their labels.
+	selected map[string]string
+	// selecting are the policies that may select them, once they were asked for.
+	asked     bool
+	selecting []selectingPods
+}
+
+// selectingPods is a policy that selects some of a namespace's pods.
+type selectingPods struct {
+	name string
+	of   []*Selector
 }
 
 // selecting is a policy that selects its clients.
@@ -71,7 +86,7 @@ func newBinder(s *Snapshot, l *lookup, mode Mode, memo *Memo) *binder {
 		memo = &Memo{} // for this call: pods of one workload have equal labels
 	}
 	b := &binder{lookup: l, mode: mode, memo: memo, compiled: map[string]*policy{},
-		byNamespace: map[string]bound{}, namespaceAt: map[string]string{}}
+		namespaces: map[string]*boundNamespace{}}
 	var policies []*Policy
 	for i := range s.Policies {
 		if len(s.Policies[i].Selectors) > 0 {
@@ -125,48 +140,67 @@ func (b *binder) of(pod *Pod) bound {
 			return result
 		}
 	}
-	if result := b.ofNamespace(pod.Namespace); result != (bound{}) {
-		return result
+	ns := b.ofNamespace(pod.Namespace)
+	if ns.bound != (bound{}) || len(b.selecting) == 0 {
+		return ns.bound
 	}
-	if len(b.selecting) == 0 {
-		return bound{}
-	}
-	return b.named(b.selected(pod))
+	return b.named(b.selects(pod, ns))
 }
 
-func (b *binder) ofNamespace(name string) bound {
-	if result, known := b.byNamespace[name]; known {
-		return result
+func (b *binder) ofNamespace(name string) *boundNamespace {
+	if known := b.namespaces[name]; known != nil {
+		return known
 	}
 	ns := b.lookup.namespace(name)
-	var result bound
+	result := &boundNamespace{}
 	if ns.Binding != (Binding{}) {
 		r := &reporter{kind: KindNamespace, name: name}
-		result = b.binding(&ns.Binding, name, r)
+		result.bound = b.binding(&ns.Binding, name, r)
 		b.problems = append(b.problems, r.problems...)
 	}
-	b.byNamespace[name] = result
-	b.namespaceAt[name] = labelKey(ns.Labels) + "\x00" + name
+	if len(b.selecting) > 0 {
+		result.selected = b.memo.namespace(labelKey(ns.Labels) + "\x00" + name)
+	}
+	b.namespaces[name] = result
 	return result
 }
 
-// selected is the name of the first policy whose selectors match, or "".
-func (b *binder) selected(pod *Pod) string {
-	key := labelKey(pod.Labels) + "\x00\x00" + b.namespaceAt[pod.Namespace]
-	if name, known := b.memo.get(key); known {
+// selects is the name of the first policy whose selectors match, or "".
+func (b *binder) selects(pod *Pod, ns *boundNamespace) string {
+	key := labelKey(pod.Labels)
+	if name, known := ns.selected[key]; known {
 		return name
 	}
-	ns, name := b.lookup.namespace(pod.Namespace), ""
-	for _, p := range b.selecting {
-		if slices.ContainsFunc(p.of, func(c clientSelector) bool {
-			return c.namespaces.MatchesNamespace(ns) && c.pods.Matches(pod.Labels)
-		}) {
+	if !ns.asked {
+		ns.asked = true
+		ns.selecting = b.selectingIn(b.lookup.namespace(pod.Namespace))
+	}
+	name := ""
+	for _, p := range ns.selecting {
+		if slices.ContainsFunc(p.of, func(s *Selector) bool { return s.Matches(pod.Labels) }) {
 			name = p.name
 			break
 		}
 	}
-	b.memo.put(key, name)
+	b.memo.put(ns.selected, key, name)
 	return name
+}
+
+// selectingIn are the policies whose selectors match a namespace.
+func (b *binder) selectingIn(ns *Namespace) []selectingPods {
+	var result []selectingPods
+	for _, p := range b.selecting {
+		var of []*Selector
+		for _, c := range p.of {
+			if c.namespaces.MatchesNamespace(ns) {
+				of = append(of, c.pods)
+			}
+		}
+		if len(of) > 0 {
+			result = append(result, selectingPods{p.name, of})
+		}
+	}
+	return result
 }
 
 // binding says what annotations bind to. The zero bound: nothing.

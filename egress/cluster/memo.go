@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// maxMemo bounds what a Memo remembers: sets of labels.
+// maxMemo bounds what a Memo takes over from one call to the next: sets of labels.
 const maxMemo = 1 << 16
 
 // Memo keeps, between calls, which policy selects which labels: pods come and
@@ -14,33 +14,42 @@ const maxMemo = 1 << 16
 // is not for several goroutines at a time.
 type Memo struct {
 	policies []Policy
-	selected map[string]string
+	// selected is by namespace, with its labels, and by the labels of pods; size is
+	// how many there are.
+	selected map[string]map[string]string
+	size     int
 }
 
-// forPolicies forgets what other policies were the reason of.
+// forPolicies forgets what other policies were the reason of, or all if it is too
+// much.
 func (m *Memo) forPolicies(policies []*Policy) {
 	same := slices.EqualFunc(m.policies, policies, func(a Policy, b *Policy) bool {
 		return a.Name == b.Name && slices.Equal(a.Selectors, b.Selectors)
 	})
-	if same && m.selected != nil {
+	if same && m.selected != nil && m.size <= maxMemo {
 		return
 	}
-	m.policies, m.selected = make([]Policy, 0, len(policies)), map[string]string{}
+	m.policies, m.selected, m.size = make([]Policy, 0, len(policies)), map[string]map[string]string{}, 0
 	for _, p := range policies {
 		m.policies = append(m.policies, Policy{Name: p.Name, Selectors: slices.Clone(p.Selectors)})
 	}
 }
 
-func (m *Memo) get(key string) (string, bool) {
-	name, known := m.selected[key]
-	return name, known
+// namespace is what is remembered of a namespace.
+func (m *Memo) namespace(key string) map[string]string {
+	selected := m.selected[key]
+	if selected == nil {
+		selected = map[string]string{}
+		m.selected[key] = selected
+		m.size++
+	}
+	return selected
 }
 
-func (m *Memo) put(key, name string) {
-	if len(m.selected) >= maxMemo {
-		clear(m.selected)
-	}
-	m.selected[key] = name
+// put remembers for the next call, too.
+func (m *Memo) put(selected map[string]string, key, name string) {
+	m.size++
+	selected[key] = name
 }
 
 // labelKey is the same for equal labels only.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -240,6 +241,23 @@ func TestMemo(t *testing.T) {
 				t.Fatalf("seed %d, node %s: %s", seed, n.Name, diff)
 			}
 		}
+	}
+}
+
+// TestMemoIsBounded: labels that come and go do not stay for ever.
+func TestMemoIsBounded(t *testing.T) {
+	memo := &Memo{}
+	s := bindAll(Binding{}, nil, Policy{Name: "p", Rules: []Rule{{Gateway: to("blue", 0)}}, Selectors: []ClientSelector{{Selector: "all()"}}})
+	most := 0
+	for i := range maxMemo + 1000 {
+		s.Pods[0].Labels = map[string]string{"n": fmt.Sprint(i)}
+		if c, _ := Steering(s, "n1", SteerOptions{Memo: memo}); c.Clients[0].Policy != "p" {
+			t.Fatal(c.Clients)
+		}
+		most = max(most, memo.size)
+	}
+	if most < maxMemo || most > maxMemo+10 {
+		t.Errorf("it remembers %d", most)
 	}
 }
 
