@@ -43,6 +43,8 @@ type Node struct {
 	PodPrefixes   []netip.Prefix
 	Unschedulable bool
 	Ready         bool
+	// NotReadySince is when Ready ended; the zero time is long ago.
+	NotReadySince time.Time
 }
 
 // Namespace is a namespace with what binds its pods.

@@ -7,6 +7,11 @@ import (
 	"time"
 )
 
+// NotReadyGrace is how long a node may be not ready before its gateways are
+// replaced: clients leave one that fails by themselves, at once, so that there is
+// no hurry, and a kubelet that restarts is no reason to move.
+const NotReadyGrace = time.Minute
+
 // Placement is where a gateway is to be.
 type Placement struct {
 	// Gateway is namespace/name.
@@ -23,16 +28,18 @@ type Placement struct {
 //     gateway, and those beyond the replicas. They go GracePeriod after Draining.
 //   - New instances come first: while one was just added, or none of the others is
 //     left, nothing begins to drain that the node itself does not force to.
-//   - A node that is not ready may still be forwarding: without a node to take its
-//     place its instance does not drain, and it does not go (so that its addresses
-//     stay its own) before the node is ready, or deleted, which ends it at once.
+//   - A node that is not ready may still be forwarding: its instance is replaced
+//     after NotReadyGrace only, and if a node can take its place; and it does not go
+//     (so that its addresses stay its own) before the node is ready, or deleted,
+//     which ends it at once.
 //   - New ones go to the zones with the fewest of this gateway, there to the nodes
 //     with the fewest gateways, and among these to what a hash of both says.
 //
 // A gateway that is wrong in itself keeps what it has, and gets nothing new; in a
 // Snapshot without any node, which no cluster is, all do.
 // Whoever calls writes what differs from Instances into the status, and calls
-// again: what Place decides of its own result is the same, or the next step.
+// again, then and at the time that NextPlace says: what Place decides of its own
+// result is the same, or the next step.
 func Place(s Snapshot, now time.Time) ([]Placement, []Problem) {
 	l := newLookup(&s)
 	checked := newChecks(&s, l)
@@ -66,9 +73,38 @@ type placer struct {
 	problems []Problem
 }
 
-// usable says whether a node can carry g.
+// NextPlace is when Place may decide otherwise although nothing has changed but
+// the time; zero if never.
+func NextPlace(s Snapshot, now time.Time) time.Time {
+	var next time.Time
+	at := func(t time.Time) {
+		if t.After(now) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for i := range s.Gateways {
+		for _, instance := range s.Gateways[i].Instances {
+			if !instance.Draining.IsZero() {
+				at(instance.Draining.Add(s.Gateways[i].GracePeriod))
+			}
+		}
+	}
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; !n.Ready && !n.NotReadySince.IsZero() {
+			at(n.NotReadySince.Add(NotReadyGrace))
+		}
+	}
+	return next
+}
+
+// wavers says whether a node became not ready just now.
+func (p *placer) wavers(n *Node) bool {
+	return !n.Ready && !n.NotReadySince.IsZero() && p.now.Before(n.NotReadySince.Add(NotReadyGrace))
+}
+
+// usable says whether a node can carry g. One that wavers can carry what it has.
 func (p *placer) usable(g *Gateway, n *Node) bool {
-	if n == nil || !n.Ready || n.Unschedulable || len(n.Ends()) == 0 {
+	if n == nil || !n.Ready && !p.wavers(n) || n.Unschedulable || len(n.Ends()) == 0 {
 		return false
 	}
 	selector, err := ParseSelector(g.NodeSelector)
@@ -175,7 +211,7 @@ func (p *placer) add(g *Gateway, settled []Instance, seen map[string]bool) []Ins
 	var added []Instance
 	var free []*Node
 	for _, n := range p.nodes {
-		if !seen[n.Name] && p.usable(g, n) && p.checks.host(p.lookup.networks[g.Network], n) {
+		if !seen[n.Name] && n.Ready && p.usable(g, n) && p.checks.host(p.lookup.networks[g.Network], n) {
 			free = append(free, n)
 		}
 	}

@@ -242,7 +242,7 @@ func TestChurn(t *testing.T) {
 			churn(r, &s, now)
 			before := s
 			decide(&s, now)
-			if err := held(&before, &s); err != nil {
+			if err := held(&before, &s, now); err != nil {
 				t.Fatalf("seed %d, step %d: %v", seed, step, err)
 			}
 		}
@@ -263,7 +263,10 @@ func churn(r *rand.Rand, s *Snapshot, now time.Time) {
 	s.Nodes, s.Gateways, s.Pools = slices.Clone(s.Nodes), slices.Clone(s.Gateways), slices.Clone(s.Pools)
 	switch n := &s.Nodes[r.IntN(len(s.Nodes))]; r.IntN(8) {
 	case 0:
-		n.Ready = !n.Ready
+		n.Ready, n.NotReadySince = !n.Ready, time.Time{}
+		if r.IntN(2) == 0 {
+			n.NotReadySince = now
+		}
 	case 1:
 		n.Unschedulable = !n.Unschedulable
 	case 2:
@@ -315,13 +318,13 @@ func single(s *Snapshot) error {
 }
 
 // held is what must be true from one state of the controller to the next.
-func held(before, after *Snapshot) error {
+func held(before, after *Snapshot, now time.Time) error {
 	if err := single(after); err != nil {
 		return err
 	}
 	l := newLookup(after)
 	c := newChecks(after, l)
-	p := &placer{lookup: l}
+	p := &placer{lookup: l, now: now}
 	for i := range after.Gateways {
 		g, was := &after.Gateways[i], &before.Gateways[i]
 		usable, active := 0, 0
@@ -375,5 +378,40 @@ func TestNoNodes(t *testing.T) {
 	}
 	if where(s.Gateways[0]) != before || !slices.Equal(holds(&s), blocks) {
 		t.Error(where(s.Gateways[0]), holds(&s))
+	}
+}
+
+// TestNodeWavers: a node that is not ready for a moment keeps its gateway, and gets
+// no other.
+func TestNodeWavers(t *testing.T) {
+	s := placeable(3, 2)
+	decide(&s, day())
+	before := where(s.Gateways[0])
+	at := slices.IndexFunc(s.Nodes, func(n Node) bool { return n.Name == s.Gateways[0].Instances[0].Node })
+	s.Nodes[at].Ready, s.Nodes[at].NotReadySince = false, day()
+	s.Gateways = append(s.Gateways, gatewayOn("all", "red"))
+	for range 2 {
+		decide(&s, day().Add(NotReadyGrace-1))
+	}
+	if got := where(s.Gateways[0]); got != before {
+		t.Errorf("%s, then %s", before, got)
+	}
+	if s.Gateways[1].at(s.Nodes[at].Name) != nil {
+		t.Error("a gateway was put on a node that is not ready")
+	}
+	if next := NextPlace(s, day()); next != day().Add(NotReadyGrace) {
+		t.Error(next)
+	}
+	for range 2 {
+		decide(&s, day().Add(NotReadyGrace))
+	}
+	if got := s.Gateways[0]; len(got.Instances) != 3 || got.at(s.Nodes[at].Name).Draining.IsZero() {
+		t.Error(where(got))
+	}
+	if next := NextPlace(s, day().Add(NotReadyGrace)); next != day().Add(NotReadyGrace+time.Minute) {
+		t.Error(next)
+	}
+	if next := NextPlace(s, day().Add(time.Hour)); !next.IsZero() {
+		t.Error(next)
 	}
 }
