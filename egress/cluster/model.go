@@ -43,6 +43,8 @@ type Node struct {
 	PodPrefixes   []netip.Prefix
 	Unschedulable bool
 	Ready         bool
+	// NotReadySince is when Ready ended; the zero time is long ago.
+	NotReadySince time.Time
 }
 
 // Namespace is a namespace with what binds its pods.
@@ -142,6 +144,8 @@ type Gateway struct {
 	// Probes are further ones of the network while this gateway stands on it
 	// (egressGatewayFailureDetection).
 	Probes []config.RawProbe
+	// FailureDetection makes more of them, in the words of Calico; nil is none.
+	FailureDetection *FailureDetection
 	// Deleted is when the deletion began; zero if it did not.
 	Deleted time.Time
 	// Instances are in the status: where the controller placed it.
