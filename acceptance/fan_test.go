@@ -2,7 +2,6 @@ package acceptance
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/lab"
 )
 
@@ -152,19 +150,6 @@ func (f *fan) usable(routers ...int) {
 		return nil
 	})
 	f.empty(fmt.Sprintf("with routers %v", routers))
-}
-
-func (f *fan) network(name string) (egress.NetworkStatus, error) {
-	s, err := f.status()
-	if err != nil {
-		return egress.NetworkStatus{}, err
-	}
-	for _, n := range s.Networks {
-		if n.Name == name {
-			return n, nil
-		}
-	}
-	return egress.NetworkStatus{}, errors.New("no network " + name)
 }
 
 // flow opens a flow with a source port that no other has.

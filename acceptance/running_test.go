@@ -109,3 +109,17 @@ func (g *running) reload(t *testing.T, config string) {
 	})
 	g.empty("after the reload")
 }
+
+// network is what the status says of one.
+func (g *running) network(name string) (egress.NetworkStatus, error) {
+	s, err := g.status()
+	if err != nil {
+		return egress.NetworkStatus{}, err
+	}
+	for _, n := range s.Networks {
+		if n.Name == name {
+			return n, nil
+		}
+	}
+	return egress.NetworkStatus{}, errors.New("no network " + name)
+}

@@ -11,6 +11,9 @@ type EgretHost struct {
 	binary string
 }
 
+// HostEgret has Egret run in a namespace.
+func HostEgret(ns *NS) *EgretHost { return &EgretHost{host: ns} }
+
 // ConfigPath is the file that StartEgret and WriteConfig write.
 func (h *EgretHost) ConfigPath() string { return filepath.Join(h.host.dir, "egret.yaml") }
 
