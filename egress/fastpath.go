@@ -3,8 +3,10 @@ package egress
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 
+	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/vrf"
 )
@@ -18,7 +20,78 @@ func (r *Router) loseHops(ctx context.Context) {
 		return // what we know of the kernel may be old: the round comes first
 	}
 	verdicts := r.verdicts()
-	groups := r.prev.objects.without(func(network string, h hop) bool { return r.down(network, h, verdicts) })
+	r.takeOut(ctx, func(network string, h hop) bool { return r.down(network, h, verdicts) })
+}
+
+// loseGone does the same with next hops that no route leads to any more, as when
+// a BGP session ended: one message ends forwarding to them, however many routes
+// have to go after it.
+func (r *Router) loseGone(ctx context.Context, st *State) {
+	if r.prev == nil || r.kernelDirty.Load() {
+		return
+	}
+	gone := map[string]map[netip.Addr]bool{} // network -> the gateways that are left
+	for i := range r.spec.Networks {
+		n := &r.spec.Networks[i]
+		routes, synced := st.Learned[n.Name]
+		if n.BGP == nil || !synced || sameSlice(routes, r.learnedBefore[n.Name]) {
+			continue
+		}
+		r.learnedBefore[n.Name] = routes
+		if left, ok := r.gatewaysLeft(n, routes); ok {
+			gone[n.Name] = left
+		}
+	}
+	if len(gone) > 0 {
+		r.takeOut(ctx, func(network string, h hop) bool { return gone[network] != nil && !gone[network][h.address()] })
+	}
+}
+
+// sameSlice says that both are the same piece of memory: what a speaker reports
+// is never changed.
+func sameSlice(a, b []bgp.Route) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// gatewaysLeft are the gateways that something leads to. It does not know where
+// there are next hops beyond the link, whose gateways take longer to find.
+func (r *Router) gatewaysLeft(n *Network, routes []bgp.Route) (left map[netip.Addr]bool, ok bool) {
+	left = map[netip.Addr]bool{}
+	add := func(hops []NextHop) {
+		for _, h := range hops {
+			left[h.Address] = true
+		}
+	}
+	for _, s := range n.StaticRoutes {
+		add(s.NextHops)
+	}
+	for _, p := range r.spec.Policies {
+		for _, rule := range p.Rules {
+			if rule.Network == n.Name {
+				add(rule.NextHops)
+			}
+		}
+	}
+	known := map[netip.Addr]bool{}
+	if dec := r.prev.network(n.Name); dec != nil {
+		for _, h := range dec.NextHops {
+			known[h.Address] = h.Device != ""
+		}
+	}
+	for i := range routes {
+		for _, a := range routes[i].NextHops {
+			if !left[a] && !known[a] {
+				return nil, false // new, or beyond the link
+			}
+			left[a] = true
+		}
+	}
+	return left, true
+}
+
+// takeOut takes next hops out of the groups that the round before wanted.
+func (r *Router) takeOut(ctx context.Context, lost func(network string, h hop) bool) {
+	groups := r.prev.objects.without(lost)
 	if len(groups) == 0 {
 		return
 	}

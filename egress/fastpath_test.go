@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/vrf"
@@ -135,4 +136,48 @@ func draining(r *Router) []uint16 {
 		}
 	}
 	return out
+}
+
+// TestEndedSessionIsOneMessageForEachGroup: when the routes of a peer go, its next
+// hops leave their groups before the routes leave the kernel.
+func TestEndedSessionIsOneMessageForEachGroup(t *testing.T) {
+	w := newWorld()
+	r := bring(t, w, twoNetworks())
+	w.kernel.Applied()
+	routes := readyState().Learned["red"]
+	var kept []bgp.Route
+	for _, route := range routes {
+		if route.Prefix.Addr().Is4() {
+			kept = append(kept, route)
+		}
+	}
+	if len(kept) == 0 || len(kept) == len(routes) {
+		t.Fatalf("of %v, %v are left: this proves nothing", routes, kept)
+	}
+	w.speaker.PutState(bgp.State{Network: "red", Routes: kept, Synced: true})
+	if err := r.round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	applied := w.kernel.Applied()
+	put, ok := applied[0].(vrf.PutGroup)
+	if !ok || !put.Replace {
+		t.Fatalf("the first operation is %s", applied[0])
+	}
+	have := map[vrf.NextHopID]vrf.NextHop{}
+	snapshot, _ := w.kernel.Snapshot(t.Context())
+	for _, h := range snapshot.Config.NextHops {
+		have[h.ID] = h
+	}
+	if len(put.Group.Members) != 1 || !have[put.Group.Members[0].ID].Blackhole {
+		t.Errorf("the group became %v", put.Group)
+	}
+	for _, a := range applied[1:] {
+		if again, ok := a.(vrf.PutGroup); ok {
+			t.Errorf("a second message for a group: %s", again)
+		}
+	}
+	settle(t, r)
+	if n := len(w.kernel.Applied()); n != 0 {
+		t.Errorf("%d operations more", n)
+	}
 }

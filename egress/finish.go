@@ -96,7 +96,7 @@ func (r *Router) publish(rep *report, took time.Duration) {
 	s.ClientBGP = r.clientBGPStatus(speakers[ClientsNetwork], statuses[""])
 	r.forget(rep.want)
 	s.Pools = r.poolStatuses(rep)
-	s.Timings = r.tell.timings.of(func(network string) bool { return rep.want.network(network) != nil })
+	s.Timings = r.tell.timings.of(func(network string) bool { return network == ClientsNetwork || rep.want.network(network) != nil })
 	r.status.Store(&published{status: s, spec: rep.spec, want: rep.want, failed: rep.failed})
 }
 

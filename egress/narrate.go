@@ -129,6 +129,13 @@ func (n *narrator) failed(network string, at time.Time, detection time.Duration)
 // something down in a network; 0 if there was none.
 func (n *narrator) sinceVerdict(network string) time.Duration {
 	at, known := n.failing[network]
+	if network == ClientsNetwork { // which any of them concerns
+		for _, t := range n.failing {
+			if !known || t.Before(at) {
+				at, known = t, true
+			}
+		}
+	}
 	if !known {
 		return 0
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/vrf"
 )
@@ -67,9 +68,11 @@ type Router struct {
 	// restart, until their speaker is in sync.
 	awaiting   map[string]bool
 	advertised map[string]map[netip.Prefix]bool
-	history    map[string]phaseRecord
-	counters   counters
-	first      bool
+	// learnedBefore are the learned routes of the round before.
+	learnedBefore map[string][]bgp.Route
+	history       map[string]phaseRecord
+	counters      counters
+	first         bool
 	// prev is what the round before wanted, clean whether it had no error.
 	prev  *Desired
 	clean bool
@@ -84,7 +87,7 @@ type Router struct {
 // functions fire.
 func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *Router {
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
-		awaiting: map[string]bool{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, renderer: nat.NewRenderer(), first: true}
+		awaiting: map[string]bool{}, learnedBefore: map[string][]bgp.Route{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, renderer: nat.NewRenderer(), first: true}
 	r.sessions.fire = trigger.Fire
 	r.events = newEventLog()
 	r.tell = newNarrator(r.events)
@@ -208,6 +211,7 @@ func (r *Router) round(ctx context.Context) error {
 		return r.failed(begin, err)
 	}
 	r.hear()
+	r.loseGone(ctx, &st)
 	want := r.compiled.resolve(st)
 	rep := report{begin: begin, event: event, spec: r.spec, want: &want, failed: map[string]error{}}
 
