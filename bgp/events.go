@@ -84,7 +84,11 @@ func (n *network) eventsDone(err error) {
 	for _, addr := range n.peers() {
 		n.checkLimit(addr)
 	}
-	n.kick()
+	if err != nil || n.urgent.Swap(false) {
+		n.kick()
+	} else {
+		n.burst()
+	}
 }
 
 // endOfRIB also lists the peer's paths: GoBGP drops the stale ones of a peer
@@ -98,6 +102,7 @@ func (n *network) endOfRIB(generation int, peer netip.Addr, f family) {
 	}
 	n.mu.Unlock()
 	if current {
+		n.urgent.Store(true)
 		n.resync(peer)
 		n.poke()
 	}
@@ -113,6 +118,7 @@ func (n *network) sessionChanged(generation int, e sessionEvent) {
 		n.mu.Unlock()
 		return
 	}
+	n.urgent.Store(true)
 	was, since := s.state, s.since
 	// Beyond the restart time GoBGP marks the paths as stale and tells nobody; it
 	// tells when it drops them.

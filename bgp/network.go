@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,9 +26,12 @@ type timing struct {
 // network is one network's speaker. A server runs between start and stop; the
 // sessions' histories outlive it.
 type network struct {
-	name   string
-	log    *slog.Logger
-	kick   func()
+	name string
+	log  *slog.Logger
+	// kick tells at once that something changed, burst that routes did.
+	kick, burst func()
+	// urgent is set when an event of this batch was more than a route.
+	urgent atomic.Bool
 	timing timing
 
 	// opMu serialises what changes the server: apply, stop and the worker. It is
@@ -66,9 +70,9 @@ type network struct {
 	wake        chan struct{}
 }
 
-func newNetwork(name string, log *slog.Logger, kick func(), t timing) *network {
+func newNetwork(name string, log *slog.Logger, kick, burst func(), t timing) *network {
 	n := &network{
-		name: name, log: log.With("network", name), kick: kick, timing: t,
+		name: name, log: log.With("network", name), kick: kick, burst: burst, timing: t,
 		local: map[netip.Prefix]Advertisement{}, ranges: map[netip.Prefix]*peerRange{}, rib: newRIB(), sessions: map[netip.Addr]*session{},
 		wake: make(chan struct{}, 1), workerDone: make(chan struct{}),
 	}

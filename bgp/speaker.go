@@ -21,8 +21,10 @@ var ErrClosed = errors.New("bgp speaker is closed")
 type Speaker struct {
 	log    *slog.Logger
 	timing timing
-	// changed has room for one: changes coalesce while notify runs.
+	// changed and learned have room for one: changes coalesce while notify runs.
 	changed chan struct{}
+	// learned is for changed routes, which come in bursts.
+	learned chan struct{}
 	done    chan struct{}
 	wg      sync.WaitGroup
 
@@ -37,7 +39,8 @@ type Speaker struct {
 
 // New returns a speaker without networks. notify is called when a session's
 // state or a learned route changed: never twice at the same time, many changes
-// at once, and without holding anything up should it block.
+// at once, and without holding anything up should it block. While routes pour in
+// it waits for the end of the burst, for a second at most.
 func New(log *slog.Logger, notify func()) *Speaker {
 	return newSpeaker(log, notify, timing{
 		prefixBackoff: time.Minute,
@@ -48,20 +51,54 @@ func New(log *slog.Logger, notify func()) *Speaker {
 
 func newSpeaker(log *slog.Logger, notify func(), t timing) *Speaker {
 	s := &Speaker{
-		log: log, timing: t, changed: make(chan struct{}, 1), done: make(chan struct{}),
+		log: log, timing: t, changed: make(chan struct{}, 1), learned: make(chan struct{}, 1), done: make(chan struct{}),
 		networks: map[string]*network{},
 	}
-	s.wg.Go(func() {
-		for {
-			select {
-			case <-s.done:
-				return
-			case <-s.changed:
-				notify()
-			}
-		}
-	})
+	s.wg.Go(func() { s.notifier(notify) })
 	return s
+}
+
+// The first of learned routes is told of at once. What follows it is a burst,
+// which is over after burstQuiet without a route, and told of after burstMax in any
+// case: every round of who listens goes through all routes.
+const (
+	burstQuiet = 20 * time.Millisecond
+	burstMax   = time.Second
+)
+
+// notifier calls notify: at once for changes of sessions, at the end of a burst
+// for routes.
+func (s *Speaker) notifier(notify func()) {
+	var quiet, limit <-chan time.Time
+	var last time.Time
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.learned:
+			if limit == nil && time.Since(last) > burstMax {
+				break
+			}
+			quiet = time.After(burstQuiet)
+			if limit == nil {
+				limit = time.After(burstMax)
+			}
+			continue
+		case <-s.changed:
+		case <-quiet:
+		case <-limit:
+		}
+		quiet, limit = nil, nil
+		notify()
+		last = time.Now()
+	}
+}
+
+func (s *Speaker) burst() {
+	select {
+	case s.learned <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Speaker) kick() {
@@ -118,7 +155,7 @@ func (s *Speaker) network(name string) *network {
 	defer s.mu.Unlock()
 	n := s.networks[name]
 	if n == nil {
-		n = newNetwork(name, s.log, s.kick, s.timing)
+		n = newNetwork(name, s.log, s.kick, s.burst, s.timing)
 		s.networks[name] = n
 	}
 	return n
