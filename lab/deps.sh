@@ -27,12 +27,12 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin
 # Debian passes when the things themselves are there.
 base=("git|git" "make|make" "certificates|ca-certificates")
 run=("ip|iproute2" "nft|nftables" "conntrack|conntrack" "ping|iputils-ping" "modprobe|kmod"
-  "/usr/lib/frr/bgpd|frr" "vtysh|frr" "bird|bird2" "birdc|bird2" "busybox|busybox-static")
+  "/usr/lib/frr/bgpd|frr" "vtysh|frr" "bird|bird2" "birdc|bird2" "exabgp|exabgp" "busybox|busybox-static")
 vm=("qemu-system-x86_64|qemu-system-x86" "kernel|linux-image-amd64" "xz|xz-utils")
 container=("dockerd|docker.io" "docker|docker.io" "containerd|containerd" "runc|runc" "iptables|iptables")
 
 # The units that these packages bring and enable.
-units=(frr.service bird.service docker.service docker.socket containerd.service nftables.service conntrackd.service)
+units=(frr.service bird.service exabgp.service docker.service docker.socket containerd.service nftables.service conntrackd.service)
 
 say() { echo "deps: $*" >&2; }
 die() { say "$*"; exit 1; }

@@ -29,6 +29,7 @@ const (
 	Conntrack Feature = "conntrack" // the program
 	FRR       Feature = "frr"       // zebra, bgpd, vtysh and their user
 	BIRD      Feature = "bird"      // bird 2 and birdc
+	ExaBGP    Feature = "exabgp"    // the program
 	QEMU      Feature = "qemu"      // to boot a guest with vmrun
 )
 
@@ -94,6 +95,8 @@ func (f Feature) check() error {
 			return err
 		}
 		return programs(frrDir+"/zebra", frrDir+"/bgpd", "vtysh")
+	case ExaBGP:
+		return programs("exabgp")
 	case BIRD:
 		return programs("bird", "birdc")
 	}
