@@ -7,6 +7,7 @@
 package drain
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -45,13 +46,16 @@ type Order struct {
 	Cut bool `json:"cut,omitempty"`
 }
 
-// Check says what is wrong with an order.
+// ErrBadOrder is an order out of bounds.
+var ErrBadOrder = errors.New("not possible")
+
+// Check says what is wrong with an order: it matches ErrBadOrder.
 func (o Order) Check() error {
 	switch {
 	case o.Delay < 0 || o.Delay > MaxDelay:
-		return fmt.Errorf("delay %s is not within 0s and %s", o.Delay, MaxDelay)
+		return fmt.Errorf("delay %s is %w: 0s to %s are", o.Delay, ErrBadOrder, MaxDelay)
 	case o.Deadline < 0 || o.Deadline > MaxDeadline:
-		return fmt.Errorf("deadline %s is not within 0s and %s", o.Deadline, MaxDeadline)
+		return fmt.Errorf("deadline %s is %w: 0s to %s are", o.Deadline, ErrBadOrder, MaxDeadline)
 	}
 	return nil
 }
