@@ -154,9 +154,10 @@ func (s *Spec) networkNames() []string {
 
 // drainKeeper holds the drains. All may edit, the loop lets them go on.
 type drainKeeper struct {
-	log   *slog.Logger
-	store Drains
-	timer alarm
+	log    *slog.Logger
+	store  Drains
+	events *eventLog
+	timer  alarm
 
 	mu   sync.Mutex
 	kept drain.Records
@@ -169,8 +170,8 @@ type drainKeeper struct {
 	unsaved bool
 }
 
-func newDrainKeeper(log *slog.Logger, store Drains, fire func()) *drainKeeper {
-	k := &drainKeeper{log: log, store: store, timer: alarm{fire: fire}}
+func newDrainKeeper(log *slog.Logger, store Drains, events *eventLog, fire func()) *drainKeeper {
+	k := &drainKeeper{log: log, store: store, events: events, timer: alarm{fire: fire}}
 	if store == nil {
 		return k
 	}
@@ -200,8 +201,24 @@ func (k *drainKeeper) edit(change func(*drain.Records) error) error {
 	if err := k.save(next); err != nil {
 		return err
 	}
+	k.tell(k.kept, next)
 	k.kept = next
 	return nil
+}
+
+// tell tells what became of which drain.
+func (k *drainKeeper) tell(before, after drain.Records) {
+	for name, d := range after.Networks {
+		if was := before.Networks[name]; was.Stage != d.Stage {
+			k.events.add(Event{Kind: EventDrain, Network: name, State: string(d.Stage), Cause: drainReason(d)})
+			k.log.Info("drain goes on", "network", name, "stage", string(d.Stage), "begun", d.Begun, "left", d.Left, "counted", d.Counted)
+		}
+	}
+	for name := range before.Networks {
+		if _, still := after.Networks[name]; !still {
+			k.events.add(Event{Kind: EventDrain, Network: name, State: "taken back"})
+		}
+	}
 }
 
 // save notes what comes of it.
@@ -264,7 +281,6 @@ func (k *drainKeeper) step(all *drain.Records, now time.Time, spec *Spec, counts
 		if !spec.hasNetwork(name) {
 			delete(next.Networks, name)
 			changed = true
-			k.log.Info("a network that was drained is removed", "network", name)
 		}
 	}
 	if all.Gateway != nil {
@@ -281,12 +297,10 @@ func (k *drainKeeper) step(all *drain.Records, now time.Time, spec *Spec, counts
 	}
 	for name, before := range next.Networks {
 		d := before.Next(now, counts[name])
-		if d.Stage != before.Stage {
-			k.log.Info("drain goes on", "network", name, "stage", string(d.Stage), "begun", d.Begun, "left", d.Left, "counted", d.Counted)
-		}
 		changed = changed || d.Stage != before.Stage || d.Counted != before.Counted
 		next.Networks[name] = d
 	}
+	k.tell(*all, next)
 	*all = next
 	return changed
 }

@@ -71,6 +71,31 @@ func TestResolveDrains(t *testing.T) {
 	}
 }
 
+// TestDrainKeepsClients: the clients' routers are led elsewhere when the pools are
+// withdrawn, and not before.
+func TestDrainKeepsClients(t *testing.T) {
+	for stage, want := range map[drain.Stage]string{drain.None: "10.0.0.0/8 [red blue]", drain.Lowered: "10.0.0.0/8 [red blue]",
+		drain.Refusing: "10.0.0.0/8 [red blue]", drain.Withdrawn: "10.0.0.0/8 [blue]"} {
+		spec, st := withClientBGP(), readyState()
+		st.Drains = map[string]drain.Record{"red": {Stage: stage}}
+		d := Resolve(spec, st)
+		for _, c := range d.BGP {
+			if c.Network != ClientsNetwork {
+				continue
+			}
+			got := "nothing"
+			for _, a := range c.Advertise {
+				if a.Prefix.String() == "10.0.0.0/8" {
+					got = map[uint32]string{10: "10.0.0.0/8 [red blue]", 110: "10.0.0.0/8 [blue]"}[*a.MED]
+				}
+			}
+			if got != want || c.Draining {
+				t.Errorf("%s: %s, want %s", stage, got, want)
+			}
+		}
+	}
+}
+
 // run runs the loop in a bubble until the test's end.
 func (w *world) run(t *testing.T, r *Router) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -199,6 +224,15 @@ func TestDrainRunsItsCourse(t *testing.T) {
 		expect("undrained", "A", drain.None, 0)
 		if got := phases(r); got != "blue Up, red Up" {
 			t.Error(got)
+		}
+		var told []string
+		for _, e := range r.Events(t.Context(), 0) {
+			if e.Kind == EventDrain {
+				told = append(told, e.Network+" "+e.State)
+			}
+		}
+		if want := []string{"red lowered", "red refusing", "red withdrawn", "red taken back"}; !slices.Equal(told, want) {
+			t.Errorf("events %v, want %v", told, want)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "drain.json")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the record is left: %v", err)

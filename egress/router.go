@@ -97,7 +97,7 @@ func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *
 	r.events = newEventLog()
 	r.tell = newNarrator(r.events)
 	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
-	r.drains = newDrainKeeper(log, edges.Drains, trigger.Fire)
+	r.drains = newDrainKeeper(log, edges.Drains, r.events, trigger.Fire)
 	r.kernelDirty.Store(true)
 	r.filterDirty.Store(true)
 	return r

@@ -31,7 +31,7 @@ func (r *resolver) bgp(d *Desired) []bgp.Config {
 		}
 		dec := d.network(n.Name)
 		c.Draining = dec.Drain.Stage != drain.None
-		if dec.Up && dec.Drain.Stage != drain.Withdrawn {
+		if dec.serves() {
 			c.Advertise = advertisements(n.BGP.Advertise, r.pools[n.Name])
 		}
 		out = append(out, c)
