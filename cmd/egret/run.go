@@ -80,7 +80,10 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	ctx, stop := context.WithCancel(parent)
 	defer stop()
 	leaving := make(chan bool, 1)
-	go func() { leaving <- untilSignal(ctx, router, log); stop() }()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	go func() { leaving <- untilSignal(ctx, signals, router, log); stop() }()
 	sessions.adopt(ctx)
 	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
 	err = serve(ctx, file, spec, router, m.filter, log)
@@ -101,12 +104,16 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	return err
 }
 
+// leaver is what is drained at the end; *egress.Router is the real one.
+type leaver interface {
+	Settings() egress.Settings
+	DrainToEnd()
+	DrainedToEnd() bool
+}
+
 // untilSignal waits for the signal to end, drains if the configuration says so,
-// and tells whether it did.
-func untilSignal(ctx context.Context, router *egress.Router, log *slog.Logger) (drained bool) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(signals)
+// and tells whether it did. Another signal ends the wait.
+func untilSignal(ctx context.Context, signals <-chan os.Signal, router leaver, log *slog.Logger) (drained bool) {
 	select {
 	case <-ctx.Done():
 		return false
