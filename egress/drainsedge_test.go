@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -217,5 +218,34 @@ func TestOldCountEndsNothing(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 		r.drains.timer.arm(0)
+	})
+}
+
+// TestDeadlineWithoutDaemon: one that passes while no daemon runs is kept at
+// the start, before anything is advertised.
+func TestDeadlineWithoutDaemon(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w, r := drainWorld(t, dir)
+		w.flows.Add(flowOf(r, "red", "10.244.1.1"))
+		stop := startLoop(r)
+		if err := r.Drain(DrainRequest{Network: "red"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		stop()
+		time.Sleep(time.Hour)
+		r = w.daemon(drained())
+		w.journal = nil
+		if err := r.round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"speaker advertises 2"}; !slices.Equal(w.journal, want) || w.drainTells("red") != "LR" {
+			t.Errorf("the first round did %v; red %s", w.journal, w.drainTells("red"))
+		}
+		if d := w.drainOf(t, r, "red"); d.Stage != drain.Withdrawn || d.FlowsBegun != 1 || d.FlowsLeft != 1 {
+			t.Errorf("%+v", d)
+		}
 	})
 }
