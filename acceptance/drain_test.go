@@ -40,6 +40,7 @@ func TestDrain(t *testing.T) {
 	g.up(options{})
 	g.drainRed(t)
 	g.undrainRed(t)
+	g.cutAtTheDeadline(t)
 	g.drainAtTheEnd(t)
 }
 
@@ -245,6 +246,37 @@ func (g *gateway) undrainRed(t *testing.T) {
 		g.explains(t, c, 0, "forwarded (network)")
 	}
 	g.empty("after undrain")
+}
+
+// cutAtTheDeadline: who asks for it has the connections that are left ended, and
+// their clients are told.
+func (g *gateway) cutAtTheDeadline(t *testing.T) {
+	t.Helper()
+	broken := make(chan traffic.ExchangeReport, len(teamA))
+	for _, c := range teamA {
+		source := netip.MustParseAddr(c)
+		x, err := g.Exchange(t.Context(), netip.AddrPortFrom(source, 0), server(source))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { broken <- x.Run(t.Context(), 50*time.Millisecond, patience) }()
+	}
+	stopBlue := g.streams(traffic.UDP, teamB...)
+	out, err := g.Egret("drain", "network", "red", "--delay", "0s", "--deadline", "4s", "--cut", "--wait")
+	t.Logf("egret drain --cut --wait:\n%s", out)
+	if err != nil || !strings.Contains(out, " were cut\n") {
+		t.Errorf("egret drain --cut ended with %v", err)
+	}
+	for range teamA {
+		if r := <-broken; !r.Broken || !strings.Contains(r.Error, "reset") {
+			t.Errorf("a connection that was cut ended with %q after %d exchanges, want a reset", r.Error, r.Exchanges)
+		}
+	}
+	g.noneLost(t, "blue", stopBlue())
+	if out, err := g.Egret("undrain", "gateway"); err != nil {
+		t.Fatalf("undrain: %v\n%s", err, out)
+	}
+	g.up(options{})
 }
 
 // drainAtTheEnd: told to end, the daemon waits for connections, and takes leave
