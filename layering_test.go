@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"egress/nat":     {},
 	"egress/sysctl":  {},
 	"egress/flows":   {},
+	"egress/drain":   {},
 	"egress":         leaves,
 	"egress/config":  append([]string{"egress"}, leaves...),
 	"egress/metrics": append([]string{"egress"}, leaves...),
@@ -51,7 +52,7 @@ var rooms = map[string][]string{
 }
 
 // leaves are the rooms that import nothing of ours.
-var leaves = []string{"vrf", "bgp", "probes", "probes/bfd", "egress/nat", "egress/sysctl", "egress/flows"}
+var leaves = []string{"vrf", "bgp", "probes", "probes/bfd", "egress/nat", "egress/sysctl", "egress/flows", "egress/drain"}
 
 const anyRoom = "*"
 

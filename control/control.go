@@ -1,10 +1,12 @@
 // Package control is the daemon's unix socket: a small HTTP server that
-// answers what the loop published, and the client the CLI uses. It reads only.
+// answers what the loop published and takes the orders to drain, and the client
+// the CLI uses.
 //
-//	GET /v1/status    egress.Status
-//	GET /v1/observed  Observed: learned routes and verdicts, for `egret plan`
-//	GET /v1/bgp/...   see bgp.go
-//	GET /v1/events    see events.go
+//	GET  /v1/status    egress.Status
+//	GET  /v1/observed  Observed: learned routes and verdicts, for `egret plan`
+//	GET  /v1/bgp/...   see bgp.go
+//	GET  /v1/events    see events.go
+//	POST /v1/drain     see drain.go
 package control
 
 import (
@@ -24,6 +26,7 @@ import (
 
 	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/probes"
 )
 
@@ -42,6 +45,7 @@ func SocketPath(runDir string) string { return filepath.Join(runDir, "egret.sock
 type Observed struct {
 	Learned  map[string][]bgp.Route    `json:"learned"`
 	Verdicts map[string]probes.Verdict `json:"verdicts"`
+	Drains   map[string]drain.Record   `json:"drains,omitempty"`
 }
 
 // Source is what the server answers from; *egress.Router is the real one.
@@ -68,10 +72,11 @@ func Serve(ctx context.Context, path string, src Source, log *slog.Logger) error
 			answer(w, log, nil, false)
 			return
 		}
-		answer(w, log, Observed{Learned: st.Learned, Verdicts: st.Verdicts}, true)
+		answer(w, log, Observed{Learned: st.Learned, Verdicts: st.Verdicts, Drains: st.Drains}, true)
 	})
 	serveBGP(mux, src, log)
 	serveEvents(mux, src, log)
+	serveDrain(mux, src, log)
 	srv := &http.Server{Handler: mux, ReadTimeout: requestTimeout, WriteTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
@@ -145,17 +150,26 @@ func (c *Client) Observed(ctx context.Context) (*Observed, error) {
 	return out, c.get(ctx, "/v1/observed", out)
 }
 
-func (c *Client) get(ctx context.Context, path string, out any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://egret"+path, nil)
+// do sends one request. The caller closes the answer's body.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://egret"+path, body)
 	if err != nil {
-		return fmt.Errorf("ask daemon: %w", err)
+		return nil, fmt.Errorf("ask daemon: %w", err)
 	}
 	resp, err := c.http.Do(req)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("ask %q: %w", c.path, ErrNoDaemon)
+		return nil, fmt.Errorf("ask %q: %w", c.path, ErrNoDaemon)
 	case err != nil:
-		return fmt.Errorf("ask daemon: %w", err)
+		return nil, fmt.Errorf("ask daemon: %w", err)
+	}
+	return resp, nil
+}
+
+func (c *Client) get(ctx context.Context, path string, out any) error {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	body := io.LimitReader(resp.Body, maxAnswer)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/probes"
 )
 
@@ -66,7 +67,8 @@ func TestRoundTrip(t *testing.T) {
 			Peers: []egress.PeerStatus{{Address: netip.MustParseAddr("fd00::2"), State: "established"}}}}},
 		state: &egress.State{
 			Learned:  map[string][]bgp.Route{"red": {{Prefix: netip.MustParsePrefix("10.0.0.0/24"), NextHops: []netip.Addr{netip.MustParseAddr("172.16.0.2")}}}},
-			Verdicts: map[string]probes.Verdict{"red/icmp0": probes.Down}},
+			Verdicts: map[string]probes.Verdict{"red/icmp0": probes.Down},
+			Drains:   map[string]drain.Record{"red": {Stage: drain.Refusing}}},
 	}
 	c := serve(t, src)
 	s, err := c.Status(t.Context())
@@ -80,7 +82,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Verdicts["red/icmp0"] != probes.Down || o.Learned["red"][0].Prefix.String() != "10.0.0.0/24" {
+	if o.Drains["red"].Stage != drain.Refusing || o.Verdicts["red/icmp0"] != probes.Down || o.Learned["red"][0].Prefix.String() != "10.0.0.0/24" {
 		t.Errorf("observed came over as %+v", o)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/vrf"
@@ -110,10 +111,16 @@ func referenceNetwork(spec *Spec, st State, rule *Rule, dst netip.Addr) verdictO
 	// A set of next hops of the rule's own that has none left falls back by itself;
 	// routes do when the whole network has none.
 	named := len(rule.NextHops) > 0
+	stage := st.Drains[n.Name].Stage
+	closed := stage == drain.Refusing || stage == drain.Withdrawn
 	gone := !some || named && len(out.hops) == 0
 	switch {
-	case gone && n.OnNoNextHop == NoNextHopFallback:
+	case (gone || closed) && n.OnNoNextHop == NoNextHopFallback:
 		return verdictOf{outcome: OutcomeNormal}
+	case closed && n.OnNoNextHop == NoNextHopReject:
+		return verdictOf{outcome: OutcomeReject}
+	case closed:
+		return verdictOf{outcome: OutcomeDrop}
 	case len(out.hops) == 0:
 		return verdictOf{outcome: OutcomeDrop}
 	}
@@ -258,6 +265,8 @@ func TestCompiledAgreesWithReference(t *testing.T) {
 		d := Resolve(spec, st)
 		w := newCompiledWorld(t, &d)
 		decider := newDecider(spec, nil)
+		undrained := st
+		undrained.Drains = nil
 		sources, destinations := interesting(spec)
 		for i := range flows {
 			src := randomAddr(rng, sources[rng.IntN(len(sources))])
@@ -275,6 +284,7 @@ func TestCompiledAgreesWithReference(t *testing.T) {
 			}
 			if i%100 == 0 {
 				w.filter.check(t, src, dst)
+				want := reference(spec, undrained, src, dst) // the decider knows nothing of states
 				if x := decider.decide(src, dst); x.Outcome == OutcomeReject != (want.outcome == OutcomeReject) {
 					t.Fatalf("seed %d: %s to %s: decided %s, want %s", seed, src, dst, x.Outcome, want.outcome)
 				}

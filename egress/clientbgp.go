@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 )
 
 // ClientsNetwork is the name of the clients' side where names of networks are
@@ -29,7 +30,13 @@ func (r *resolver) clientBGP(d *Desired) (bgp.Config, bool) {
 	n := Network{Name: ClientsNetwork, BGP: &c.BGP}
 	return bgp.Config{Network: ClientsNetwork, ASN: c.ASN, RouterID: c.RouterID, ListenPort: listenPort(&c.BGP),
 		Peers: peersOf(&n, r.st.Broken), GracefulRestart: c.GracefulRestart, Restarting: restarting,
-		Advertise: r.spec.reachable(func(network string) bool { dec := d.network(network); return dec != nil && dec.Up })}, true
+		Advertise: r.spec.reachable(func(network string) bool { return d.network(network).serves() })}, true
+}
+
+// serves says that clients may be led to the network. A drain leaves them where
+// they are until its end: to lead them elsewhere would break their connections.
+func (d *NetworkDecision) serves() bool {
+	return d != nil && d.Up && d.Drain.Stage != drain.Withdrawn
 }
 
 // reachable are the prefixes that clients reach by this gateway now: each while
@@ -104,7 +111,7 @@ func (r *Router) advertisable(c bgp.Config, want *Desired, rep *report) []bgp.Ad
 	case c.Network == ClientsNetwork && len(rep.failed) > 0:
 		out = r.spec.reachable(func(network string) bool {
 			dec := want.network(network)
-			return dec != nil && dec.Up && rep.failed[network] == nil
+			return dec.serves() && rep.failed[network] == nil
 		})
 	}
 	if rep.filter != nil {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/egress/sysctl"
 	"github.com/egret-router/egret/probes"
@@ -47,6 +48,8 @@ type NetworkDecision struct {
 	// no number, whose traffic is dropped.
 	Paths     []PathDecision
 	Exhausted int
+	// Drain is the network's drain; its Stage is None without one.
+	Drain drain.Record
 	// Stale is true while learned routes are those kept from before a restart.
 	Stale bool
 }

@@ -13,7 +13,8 @@ type EventKind string
 // target, the verdict; a BFD session, its state; a next hop, usable or lost; a
 // peer, the state of the session; a network, its phase; the number of prefixes,
 // advertised or withdrawn; the configuration, taken or refused; what somebody
-// else changed, repaired; a step of the round, failed.
+// else changed, repaired; a step of the round, failed; the stage of a drain,
+// "taken back" for its end.
 const (
 	EventProbe   EventKind = "probe"
 	EventBFD     EventKind = "bfd"
@@ -24,6 +25,7 @@ const (
 	EventConfig  EventKind = "config"
 	EventRepair  EventKind = "repair"
 	EventRound   EventKind = "round"
+	EventDrain   EventKind = "drain"
 )
 
 // Event is one thing that happened, with its cause and how long it took. Its

@@ -102,6 +102,7 @@ type exitDecision struct {
 	name, network, pool string
 	mark                vrf.Mark
 	fallback            bool
+	refuse              nat.Action
 }
 
 // spreadDecision is a spread for the packet filter.
@@ -114,13 +115,14 @@ type spreadDecision struct {
 // every pool of the network: a rule may have had another one when a flow began.
 func (r *resolver) wayOut(t *table, sets map[string]setPaths) {
 	fallback := t.n.OnNoNextHop == NoNextHopFallback
+	away, refuse := !t.dec.Up || t.dec.Drain.Refuses(), t.refusal()
 	for _, pool := range r.pools[t.n.Name] {
 		id := r.poolIDs[pool.Name]
 		r.exits = append(r.exits, exitDecision{exitName(t.n.Name, pool.Name), t.n.Name, pool.Name,
-			exitMark(t.dec.Index, id), fallback && !t.dec.Up})
+			exitMark(t.dec.Index, id), fallback && away, refuse})
 		for _, p := range t.all {
-			e := exitDecision{name: pathExitName(t.n.Name, p.number, pool.Name), network: t.n.Name, pool: pool.Name,
-				fallback: fallback && (!t.dec.Up || p.set != nil && p.set.named != nil && !p.usable)}
+			e := exitDecision{name: pathExitName(t.n.Name, p.number, pool.Name), network: t.n.Name, pool: pool.Name, refuse: refuse,
+				fallback: fallback && (away || p.set != nil && p.set.named != nil && !p.usable)}
 			if p.number != 0 {
 				e.mark = exitMark(p.number, id)
 			}
@@ -145,6 +147,18 @@ func (r *resolver) wayOut(t *table, sets map[string]setPaths) {
 	}
 }
 
+// refusal is what becomes of new flows while the network is drained: what
+// becomes of all while no next hop works. (fallback is an exit's own.)
+func (t *table) refusal() nat.Action {
+	switch {
+	case !t.dec.Drain.Refuses() || t.n.OnNoNextHop == NoNextHopFallback:
+		return nat.Skip
+	case t.n.OnNoNextHop == NoNextHopReject:
+		return nat.Reject
+	}
+	return nat.Drop
+}
+
 // nat is the packet filter's configuration.
 func (r *resolver) nat(d *Desired) nat.Config {
 	c := nat.Config{ClientInterfaces: r.spec.Clients.Interfaces, ClientPrefixes: r.spec.Clients.Prefixes,
@@ -164,7 +178,7 @@ func (r *resolver) nat(d *Desired) nat.Config {
 		c.Networks = append(c.Networks, f)
 	}
 	for _, e := range r.exits {
-		c.Exits = append(c.Exits, nat.Exit{Name: e.name, Network: e.network, Pool: e.pool, Mark: uint32(e.mark), Fallback: e.fallback})
+		c.Exits = append(c.Exits, nat.Exit{Name: e.name, Network: e.network, Pool: e.pool, Mark: uint32(e.mark), Fallback: e.fallback, Refuse: e.refuse})
 	}
 	for _, s := range r.spreads {
 		c.Spreads = append(c.Spreads, nat.Spread{Name: s.name, Exits: s.exits})

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/vrf"
 )
@@ -130,7 +131,7 @@ func (x *explainer) network() {
 	x.net = &x.spec.Networks[i]
 	c := compile(x.spec)
 	set := setOf(*x.rule, x.net.MaxNextHops)
-	number, fallback := x.choose(c, set)
+	number, exit := x.choose(c, set)
 	x.e.mark = exitMark(number, c.poolIDs[x.rule.Pool])
 	x.e.table = x.dec.Table
 	for _, p := range x.dec.Paths {
@@ -138,9 +139,7 @@ func (x *explainer) network() {
 			x.e.table = p.Table
 		}
 	}
-	if fallback {
-		x.e.Outcome = OutcomeNormal
-		x.e.step("fallback", "no next hop works, and onNoNextHop is fallback: new flows are routed normally, untranslated")
+	if x.refused(exit) {
 		return
 	}
 	x.health()
@@ -149,7 +148,7 @@ func (x *explainer) network() {
 }
 
 // choose finds the exit that the packet filter sends the client to.
-func (x *explainer) choose(c *compiled, set *hopSet) (number uint16, fallback bool) {
+func (x *explainer) choose(c *compiled, set *hopSet) (number uint16, exit nat.Exit) {
 	x.e.exit = c.target(*x.rule, x.net.MaxNextHops)
 	if set.plain() {
 		x.e.step("hop set", "the routes of network %s: table %d, mark %#x", x.dec.Name, x.dec.Table, uint32(x.dec.Mark))
@@ -164,10 +163,10 @@ func (x *explainer) choose(c *compiled, set *hopSet) (number uint16, fallback bo
 		}
 	}
 	number = x.dec.Index
-	for _, exit := range x.d.NAT.Exits {
-		if exit.Name == x.e.exit {
-			number, _ = markParts(exit.Mark)
-			fallback = exit.Fallback
+	for _, e := range x.d.NAT.Exits {
+		if e.Name == x.e.exit {
+			number, _ = markParts(e.Mark)
+			exit = e
 		}
 	}
 	for _, p := range x.dec.Paths {
@@ -187,7 +186,33 @@ func (x *explainer) choose(c *compiled, set *hopSet) (number uint16, fallback bo
 		x.e.Dropped = true
 		x.e.step("path", "no number is left for this path: its traffic is dropped")
 	}
-	return number, fallback
+	return number, exit
+}
+
+// refused tells of an exit that takes no new flows.
+func (x *explainer) refused(exit nat.Exit) bool {
+	if d := x.dec.Drain; d.Stage != drain.None {
+		x.e.step("drain", "network %s is drained: %s", x.dec.Name, drainReason(d))
+	}
+	switch {
+	case exit.Fallback && x.dec.Drain.Refuses():
+		x.e.Outcome = OutcomeNormal
+		x.e.step("fallback", "onNoNextHop is fallback: new flows are routed normally, untranslated; established ones stay")
+	case exit.Fallback:
+		x.e.Outcome = OutcomeNormal
+		x.e.step("fallback", "no next hop works, and onNoNextHop is fallback: new flows are routed normally, untranslated")
+	case exit.Mark == 0:
+		return false // it is closed
+	case exit.Refuse == nat.Reject:
+		x.e.Outcome, x.e.Dropped = OutcomeReject, true
+		x.e.step("refused", "new flows are rejected (ICMP prohibited); established ones stay")
+	case exit.Refuse == nat.Drop:
+		x.e.Outcome, x.e.Dropped = OutcomeDrop, true
+		x.e.step("refused", "new flows are dropped; established ones stay")
+	default:
+		return false
+	}
+	return true
 }
 
 func without(all, some []netip.Addr) []netip.Addr {

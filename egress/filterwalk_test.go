@@ -110,8 +110,13 @@ func (f *filterWalk) classify(src, dst netip.Addr) (uint32, Outcome) {
 		return 0, OutcomeReject
 	}
 	mark, ok := f.markOf[chain]
-	if !ok {
+	switch {
+	case !ok:
 		return 0, OutcomeNormal // an exit in fallback
+	case mark == nat.EgressMark|4:
+		return mark, OutcomeDrop // an exit that takes no new flows
+	case mark == nat.EgressMark|5:
+		return mark, OutcomeReject
 	}
 	return mark, OutcomeNetwork
 }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 )
 
 // counters are the loop's running totals.
@@ -129,7 +131,7 @@ func (r *Router) networkStatus(rep *report, dec *NetworkDecision, speakers map[s
 			n.Ports = append(n.Ports, PortStatus{Name: p.Name, Present: ok, Up: l.Up, Carrier: l.Carrier})
 		}
 	}
-	n.Probes = probes[dec.Name]
+	n.Probes, n.Drain = probes[dec.Name], drainStatus(dec.Drain)
 	return n
 }
 
@@ -141,6 +143,8 @@ func (r *Router) phase(rep *report, dec *NetworkDecision, speaker bgp.State) pha
 		now.phase, now.reason = PhaseError, rep.failed[dec.Name].Error()
 	case speaker.Err != nil:
 		now.phase, now.reason = PhaseError, "bgp: "+speaker.Err.Error()
+	case dec.Up && dec.Drain.Stage != drain.None:
+		now.phase, now.reason = PhaseDraining, drainReason(dec.Drain)
 	case dec.Up:
 		now.phase = PhaseUp
 	}
@@ -150,8 +154,8 @@ func (r *Router) phase(rep *report, dec *NetworkDecision, speaker bgp.State) pha
 	}
 	if known && before.phase == now.phase {
 		now.since = before.since
-	} else if now.phase == PhaseUp {
-		r.log.Info("network is up", "network", dec.Name, "reason", now.reason)
+	} else if now.phase == PhaseUp || now.phase == PhaseDraining {
+		r.log.Info("network is "+strings.ToLower(string(now.phase)), "network", dec.Name, "reason", now.reason)
 	} else {
 		r.log.Warn("network is not up", "network", dec.Name, "phase", string(now.phase), "reason", now.reason)
 	}
@@ -187,6 +191,8 @@ func (r *Router) whyNotAdvertised(rep *report, p Pool) string {
 		return "network " + p.Network + " has no bgp"
 	case dec != nil && !dec.Up:
 		return "network " + p.Network + " is down: " + dec.Reason
+	case dec != nil && dec.Drain.Stage == drain.Withdrawn:
+		return "network " + p.Network + " is drained"
 	case r.history[p.Network].phase == PhaseError:
 		return "network " + p.Network + " is in error"
 	case rep.filter != nil:

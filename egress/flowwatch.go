@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/flows"
 )
 
@@ -16,6 +17,8 @@ const (
 	// sweepEvery is the period of sweeps while a path is draining, and of those
 	// that measure how far pools are used.
 	sweepEvery = 10 * time.Second
+	// drainEvery is the period while somebody waits for a network's flows to end.
+	drainEvery = time.Second
 	// sweepShare bounds what sweeping costs: a twentieth of one processor.
 	sweepShare = 20
 	// sweepTimeout bounds one sweep: conntrack is read at 200,000 flows a second.
@@ -32,12 +35,27 @@ type sweepOrder struct {
 	// draining are the paths whose flows are to be counted: they took no new ones
 	// when the order was given.
 	draining map[uint16]bool
+	// stages are those of the networks that are drained.
+	stages map[string]drain.Stage
+}
+
+// period is the time between two sweeps.
+func (o *sweepOrder) period() time.Duration {
+	if o != nil {
+		for _, s := range o.stages {
+			if s != drain.Withdrawn {
+				return drainEvery
+			}
+		}
+	}
+	return sweepEvery
 }
 
 // sweepResult is what a sweep found.
 type sweepResult struct {
 	round   uint64
 	counts  map[uint16]int // flows by path number
+	open    map[string]int // flows by network, without closed connections
 	drained map[uint16]bool
 	cut     int
 	usage   []flows.AddressUsage
@@ -107,7 +125,7 @@ func (w *flowWatch) run(ctx context.Context) {
 		if order != nil {
 			w.sweep(ctx, order)
 		}
-		next.Reset(max(sweepEvery, sweepShare*time.Since(begin)))
+		next.Reset(max(order.period(), sweepShare*time.Since(begin)))
 	}
 }
 
@@ -117,11 +135,15 @@ func (w *flowWatch) sweep(ctx context.Context, o *sweepOrder) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	usage := flows.NewUsage(maxTargets)
+	open := map[string]int{}
 	res, err := w.flows.Sweep(ctx, uint32(markEgress), uint32(markEgress), func(f flows.Flow) bool {
 		if o.judge.ends(f) {
 			return true
 		}
 		usage.Add(f)
+		if !f.Closed {
+			open[o.judge.network(f.Mark)]++
+		}
 		return false
 	})
 	if err == nil && o.judge.cutting {
@@ -136,7 +158,7 @@ func (w *flowWatch) sweep(ctx context.Context, o *sweepOrder) {
 		}
 		return
 	}
-	out := &sweepResult{round: o.round, counts: map[uint16]int{}, drained: map[uint16]bool{}, cut: res.Cut, usage: usage.Addresses(), stats: stats, at: time.Now()}
+	out := &sweepResult{round: o.round, counts: map[uint16]int{}, open: open, drained: map[uint16]bool{}, cut: res.Cut, usage: usage.Addresses(), stats: stats, at: time.Now()}
 	for mark, n := range res.ByMark {
 		number, _ := markParts(mark)
 		out.counts[number] += n
@@ -153,7 +175,7 @@ func (w *flowWatch) sweep(ctx context.Context, o *sweepOrder) {
 	w.mu.Lock()
 	w.result = out
 	w.mu.Unlock()
-	if len(out.drained) > 0 {
+	if len(out.drained) > 0 || o.period() == drainEvery {
 		w.notify()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/egress/sysctl"
@@ -76,6 +77,14 @@ type Edges struct {
 	BFD     BFD
 	Sysctls Sysctls
 	Flows   Flows
+	// Drains keeps drains over a restart; nil keeps none.
+	Drains Drains
+}
+
+// Drains keeps drains over a restart; drain.File is the real one.
+type Drains interface {
+	Load() (drain.Records, error)
+	Save(drain.Records) error
 }
 
 // Trigger asks the loop for a round. It never blocks: requests that come while

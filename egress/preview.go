@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/vrf"
@@ -37,13 +38,17 @@ func (p Preview) String() string {
 	return strings.Join(parts, "\n")
 }
 
-// MakePreview observes the kernel and plans; it changes nothing. learned and
-// verdicts are what a running daemon knows; both may be nil, and then the
-// learned routes that the kernel has are left alone, and networks stay as the
-// kernel has them.
-func MakePreview(ctx context.Context, spec *Spec, kernel Kernel, filter Filter, sysctls Sysctls,
-	learned map[string][]bgp.Route, verdicts map[string]probes.Verdict) (Preview, error) {
-	have, rules, st, err := observeMachine(ctx, spec, kernel, filter, learned, verdicts)
+// Known is what only a running daemon knows. Without it (nil) the learned routes
+// that the kernel has are left alone, and networks stay as the kernel has them.
+type Known struct {
+	Learned  map[string][]bgp.Route
+	Verdicts map[string]probes.Verdict
+	Drains   map[string]drain.Record
+}
+
+// MakePreview observes the kernel and plans; it changes nothing.
+func MakePreview(ctx context.Context, spec *Spec, kernel Kernel, filter Filter, sysctls Sysctls, known Known) (Preview, error) {
+	have, rules, st, err := observeMachine(ctx, spec, kernel, filter, known)
 	if err != nil {
 		return Preview{}, err
 	}
@@ -60,8 +65,7 @@ func MakePreview(ctx context.Context, spec *Spec, kernel Kernel, filter Filter, 
 }
 
 // observeMachine reads the kernel, and adds what a running daemon knows.
-func observeMachine(ctx context.Context, spec *Spec, kernel Kernel, filter Filter,
-	learned map[string][]bgp.Route, verdicts map[string]probes.Verdict) (vrf.Snapshot, nat.Ruleset, State, error) {
+func observeMachine(ctx context.Context, spec *Spec, kernel Kernel, filter Filter, known Known) (vrf.Snapshot, nat.Ruleset, State, error) {
 	have, err := kernel.Snapshot(ctx)
 	if err != nil {
 		return vrf.Snapshot{}, nat.Ruleset{}, State{}, err
@@ -74,21 +78,21 @@ func observeMachine(ctx context.Context, spec *Spec, kernel Kernel, filter Filte
 	if st.Flowtables, err = filter.HasFlowtable(ctx); err != nil {
 		return vrf.Snapshot{}, nat.Ruleset{}, State{}, err
 	}
-	if learned != nil {
-		st.Learned = learned
+	if known.Learned != nil {
+		st.Learned = known.Learned
 	}
-	if verdicts != nil {
-		st.Verdicts = verdicts
+	if known.Verdicts != nil {
+		st.Verdicts = known.Verdicts
 	}
+	st.Drains = known.Drains
 	return have, rules, st, nil
 }
 
 // MakeExplanation observes the kernel, explains a flow and compares the
-// explanation with what the kernel does. Nothing is changed. learned and
-// verdicts are as in MakePreview.
+// explanation with what the kernel does. Nothing is changed.
 func MakeExplanation(ctx context.Context, spec *Spec, kernel Kernel, ask RouteAsker, filter Filter,
-	learned map[string][]bgp.Route, verdicts map[string]probes.Verdict, flow Flow) (*Explanation, error) {
-	_, rules, st, err := observeMachine(ctx, spec, kernel, filter, learned, verdicts)
+	known Known, flow Flow) (*Explanation, error) {
+	_, rules, st, err := observeMachine(ctx, spec, kernel, filter, known)
 	if err != nil {
 		return nil, err
 	}

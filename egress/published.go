@@ -32,6 +32,10 @@ func (r *Router) Status() *Status {
 	if res := r.flows.latest(); res != nil {
 		full.Pools = slices.Clone(full.Pools)
 		full.Conntrack = res.status(&full)
+		res.drains(&full)
+	}
+	if text := r.drains.trouble(); text != "" {
+		full.Problems = append(full.Problems, text)
 	}
 	return &full
 }
@@ -39,7 +43,7 @@ func (r *Router) Status() *Status {
 func (p *published) policies() []PolicyStatus {
 	usable := map[uint16]bool{}
 	for _, n := range p.want.Networks {
-		up := n.Up && p.failed[n.Name] == nil
+		up := n.Up && p.failed[n.Name] == nil && !n.Drain.Refuses()
 		usable[n.Index] = up
 		for _, path := range n.Paths {
 			usable[path.Number] = up && path.Usable

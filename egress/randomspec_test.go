@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/vrf"
 )
@@ -15,7 +16,7 @@ import (
 func randomSpec(rng *rand.Rand) (*Spec, State) {
 	spec := &Spec{Settings: Settings{Ownership: DefaultOwnership()},
 		Clients: Clients{Interfaces: []string{"eth0"}, Prefixes: parsePrefixes("10.244.0.0/16", "fd00:244::/32"), DropUnmatched: rng.IntN(3) == 0}}
-	st := State{Links: map[string]vrf.Link{}, Verdicts: map[string]probes.Verdict{}}
+	st := State{Links: map[string]vrf.Link{}, Verdicts: map[string]probes.Verdict{}, Drains: map[string]drain.Record{}}
 	for i := range 1 + rng.IntN(3) {
 		randomNetwork(rng, spec, &st, i)
 	}
@@ -51,6 +52,7 @@ func randomNetwork(rng *rand.Rand, spec *Spec, st *State, i int) {
 		MaxNextHops:   rng.IntN(6) % 4,
 		NextHopProbes: []probes.Config{{Name: name + "/nh", Network: name, Device: name, Type: probes.ICMP}},
 		OnNoNextHop:   []NoNextHop{NoNextHopDrop, NoNextHopReject, NoNextHopFallback}[rng.IntN(3)], Failback: FailbackNewFlows}
+	st.Drains[name] = drain.Record{Stage: []drain.Stage{drain.Lowered, drain.Refusing, drain.Withdrawn, 9: drain.None}[rng.IntN(10)]}
 	for _, a := range allHops() {
 		st.Verdicts[nextHopProbeName(n.NextHopProbes[0], a)] = []probes.Verdict{probes.Up, probes.Up, probes.Up, probes.Down, probes.Unknown}[rng.IntN(5)]
 	}

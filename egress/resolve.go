@@ -78,7 +78,7 @@ func family(v6 bool) int {
 func (r *resolver) network(d *Desired, n *Network) NetworkDecision {
 	index := r.indexes[n.Name]
 	dec := NetworkDecision{Name: n.Name, Index: index, Table: n.Table,
-		Zone: r.own.ZoneBase + index, Mark: hopSetMark(index)}
+		Zone: r.own.ZoneBase + index, Mark: hopSetMark(index), Drain: r.st.Drains[n.Name]}
 	if dec.Table == 0 {
 		dec.Table = r.tableID(index)
 	}

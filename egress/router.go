@@ -25,8 +25,8 @@ const (
 	retryMax   = 30 * time.Second
 )
 
-// Router is the one loop that owns mutable state. SetSpec, Reject, Status and
-// Observed may be called from any goroutine, Run from one.
+// Router is the one loop that owns mutable state. SetSpec, Reject, Drain, Undrain,
+// Status and Observed may be called from any goroutine, Run from one.
 type Router struct {
 	log     *slog.Logger
 	edges   Edges
@@ -36,6 +36,8 @@ type Router struct {
 
 	mu      sync.Mutex
 	pending *Spec
+	// latest is the last one that was set.
+	latest *Spec
 	// rejected is why the last reload was not taken; "" after one that was.
 	rejected  string
 	rejectedN uint64
@@ -53,6 +55,7 @@ type Router struct {
 
 	flows  *flowWatch
 	events *eventLog
+	drains *drainKeeper
 
 	// What follows belongs to the loop.
 	spec     *Spec
@@ -79,6 +82,8 @@ type Router struct {
 	tell  *narrator
 	// draining says since which round a path takes no new flows.
 	draining map[uint16]uint64
+	// refusing says since which round a network takes no new flows.
+	refusing map[string]uint64
 	// flowtables says that the kernel can offload flows.
 	flowtables bool
 }
@@ -87,11 +92,12 @@ type Router struct {
 // functions fire.
 func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *Router {
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
-		awaiting: map[string]bool{}, learnedBefore: map[string][]bgp.Route{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, renderer: nat.NewRenderer(), first: true}
-	r.sessions.fire = trigger.Fire
+		awaiting: map[string]bool{}, learnedBefore: map[string][]bgp.Route{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, refusing: map[string]uint64{}, renderer: nat.NewRenderer(), first: true}
+	r.sessions.timer.fire = trigger.Fire
 	r.events = newEventLog()
 	r.tell = newNarrator(r.events)
 	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
+	r.drains = newDrainKeeper(log, edges.Drains, r.events, trigger.Fire)
 	r.kernelDirty.Store(true)
 	r.filterDirty.Store(true)
 	return r
@@ -100,7 +106,7 @@ func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *
 // SetSpec makes s what is wanted from the next round on.
 func (r *Router) SetSpec(s *Spec) {
 	r.mu.Lock()
-	r.pending, r.rejected, r.loadedAt = s, "", time.Now()
+	r.pending, r.latest, r.rejected, r.loadedAt = s, s, "", time.Now()
 	r.mu.Unlock()
 	r.trigger.Fire()
 }
@@ -133,7 +139,8 @@ func (r *Router) Run(ctx context.Context) error {
 
 	resync := time.NewTimer(time.Hour)
 	defer resync.Stop()
-	defer r.sessions.arm(0)
+	defer r.sessions.timer.arm(0)
+	defer r.drains.timer.arm(0)
 	var retry <-chan time.Time
 	pause := retryFirst
 	for {
@@ -277,6 +284,7 @@ func (r *Router) gather(ctx context.Context) (State, error) {
 	}
 	st.Verdicts = r.verdicts()
 	st.Broken = brokenSessions(r.edges.BFD.State())
+	st.Drains = r.drains.advance(time.Now(), r.spec, r.flowCounts())
 	return st, nil
 }
 

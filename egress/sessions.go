@@ -21,9 +21,8 @@ const (
 // sessionWatch makes verdicts of the states of BFD sessions. It belongs to the
 // loop, and asks for a round when a session has been silent for too long.
 type sessionWatch struct {
-	fire  func()
 	ages  map[string]sessionAge
-	timer *time.Timer
+	timer alarm
 }
 
 // sessionAge is since when a session is known. Another discriminator is another
@@ -54,7 +53,7 @@ func (w *sessionWatch) verdicts(states []bfd.State, now time.Time) map[string]pr
 		}
 	}
 	w.ages = ages
-	w.arm(next)
+	w.timer.arm(next)
 	return out
 }
 
@@ -74,19 +73,6 @@ func judgeSession(st bfd.State, old bool) (v probes.Verdict, waits bool) {
 		return probes.Down, false
 	}
 	return probes.Unknown, true
-}
-
-// arm has a round asked for after d; 0 is never.
-func (w *sessionWatch) arm(d time.Duration) {
-	switch {
-	case d == 0 && w.timer != nil:
-		w.timer.Stop()
-	case d == 0:
-	case w.timer == nil:
-		w.timer = time.AfterFunc(d, w.fire)
-	default:
-		w.timer.Reset(d)
-	}
 }
 
 // verdicts are those of all probes, BFD sessions among them, by name.

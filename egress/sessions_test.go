@@ -232,7 +232,7 @@ func TestLostProcessChangesNothing(t *testing.T) {
 		if got := w.hopsInUse(t, r); got != "123" {
 			t.Errorf("in use: %q while the sessions of the new process come up", got)
 		}
-		r.sessions.arm(0)
+		r.sessions.timer.arm(0)
 	})
 }
 
@@ -279,8 +279,8 @@ func TestSilentSessionGoesDown(t *testing.T) {
 // TestLongIntervalNeedsLonger: a session with an interval of a minute cannot come
 // up in ten seconds.
 func TestLongIntervalNeedsLonger(t *testing.T) {
-	w := sessionWatch{fire: func() {}}
-	defer w.arm(0)
+	w := sessionWatch{timer: alarm{fire: func() {}}}
+	defer w.timer.arm(0)
 	begin := time.Now()
 	st := bfd.State{Name: "a", Status: bfd.Down, RemoteStatus: bfd.Down, Discriminator: 1, TxInterval: time.Minute, Since: begin}
 	for after, want := range map[time.Duration]probes.Verdict{0: probes.Unknown, 179 * time.Second: probes.Unknown, 180 * time.Second: probes.Down} {

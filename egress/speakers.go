@@ -5,11 +5,13 @@ import (
 	"slices"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/vrf"
 )
 
 // bgp is the speakers' configuration. A network that is down advertises
-// nothing, but keeps its sessions and what it learned.
+// nothing, but keeps its sessions and what it learned. One that is drained asks
+// its routers to prefer others, for as long as it advertises.
 func (r *resolver) bgp(d *Desired) []bgp.Config {
 	var out []bgp.Config
 	for i := range r.spec.Networks {
@@ -27,7 +29,9 @@ func (r *resolver) bgp(d *Desired) []bgp.Config {
 		for _, a := range n.BGP.Advertise {
 			c.Reject = append(c.Reject, a.Prefix)
 		}
-		if d.network(n.Name).Up {
+		dec := d.network(n.Name)
+		c.Draining = dec.Drain.Stage != drain.None
+		if dec.serves() {
 			c.Advertise = advertisements(n.BGP.Advertise, r.pools[n.Name])
 		}
 		out = append(out, c)

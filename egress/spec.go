@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/probes/bfd"
 	"github.com/egret-router/egret/vrf"
@@ -216,8 +217,23 @@ type Settings struct {
 	Resync time.Duration
 	// Flowtable offloads established flows where the kernel can.
 	Flowtable bool
+	// Drain is what a drain does unless the one who asks says otherwise; its Cut
+	// is false.
+	Drain drain.Order
+	// Shutdown is what happens when the daemon is told to end.
+	Shutdown  Shutdown
 	Ownership Ownership
 }
+
+// Shutdown is what happens when the daemon is told to end.
+type Shutdown string
+
+// ShutdownLeave leaves the data plane forwarding and lets routers keep our routes
+// over a graceful restart, ShutdownDrain drains the gateway and takes leave.
+const (
+	ShutdownLeave Shutdown = "leave"
+	ShutdownDrain Shutdown = "drain"
+)
 
 // Ownership are the ranges and numbers by which our objects are recognised.
 type Ownership struct {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/egret-router/egret/bgp"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/probes"
 	"github.com/egret-router/egret/vrf"
 )
@@ -35,6 +36,8 @@ type State struct {
 	InUse map[hopKey]bool
 	// Drained are the numbers of paths that are known to have no flows.
 	Drained map[uint16]bool
+	// Drains are the networks that are drained, by name.
+	Drains map[string]drain.Record
 	// Flowtables says that this kernel can offload flows.
 	Flowtables bool
 }

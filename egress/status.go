@@ -3,6 +3,8 @@ package egress
 import (
 	"net/netip"
 	"time"
+
+	"github.com/egret-router/egret/egress/drain"
 )
 
 // Status is what the user is told: one value for the CLI, the control socket,
@@ -77,6 +79,8 @@ const (
 	PhaseUp    Phase = "Up"
 	PhaseDown  Phase = "Down"
 	PhaseError Phase = "Error"
+	// PhaseDraining: it works, and is being or has been taken out of use (Drain).
+	PhaseDraining Phase = "Draining"
 )
 
 // NetworkStatus is one network.
@@ -103,8 +107,33 @@ type NetworkStatus struct {
 	Paths     []PathStatus `json:"paths,omitempty"`
 	Exhausted int          `json:"exhaustedPaths,omitempty"`
 	Peers     []PeerStatus `json:"peers"`
+	// Drain is there while the network is drained.
+	Drain *DrainStatus `json:"drain,omitempty"`
 	// Probes are those of the network, and then those of its next hops.
 	Probes []ProbeStatus `json:"probes"`
+}
+
+// DrainStatus is the drain of a network.
+type DrainStatus struct {
+	// Stage is lowered (routers are asked to prefer others), refusing (no new flows
+	// are taken) or withdrawn.
+	Stage drain.Stage `json:"stage"`
+	Since time.Time   `json:"since"`
+	// RefuseAt and Deadline are when the next stages begin at the latest; Withdrawn
+	// is when the last one began.
+	RefuseAt  time.Time `json:"refuseAt"`
+	Deadline  time.Time `json:"deadline"`
+	Withdrawn time.Time `json:"withdrawn,omitzero"`
+	Cut       bool      `json:"cut,omitempty"`
+	// Flows is the number of flows when they were last counted, connections that
+	// have ended not among them. Of FlowsBegun that there were when no new ones
+	// were taken any more, FlowsEnded ended by themselves before the withdrawal,
+	// and FlowsLeft did not. They mean nothing until Counted.
+	Flows      int  `json:"flows"`
+	Counted    bool `json:"counted"`
+	FlowsBegun int  `json:"flowsBegun"`
+	FlowsEnded int  `json:"flowsEnded"`
+	FlowsLeft  int  `json:"flowsLeft"`
 }
 
 // PortStatus is one uplink.

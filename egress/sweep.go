@@ -1,11 +1,16 @@
 package egress
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+
+	"github.com/egret-router/egret/egress/drain"
+)
 
 // orderSweep leaves an order for the watch over conntrack: with what this round
-// decided, and at once if a new Spec came into force with it. While the packet
-// filter is not in place the order before stays, since a path may still take
-// flows that is to be draining.
+// decided, and at once if a new Spec came into force with it or a drain went on.
+// While the packet filter is not in place the order before stays, since a path
+// or a network may still take flows that is to be draining.
 func (r *Router) orderSweep(want *Desired, rep *report) {
 	if rep.filter != nil {
 		return
@@ -27,9 +32,10 @@ func (r *Router) orderSweep(want *Desired, rep *report) {
 			delete(r.draining, number)
 		}
 	}
-	order := &sweepOrder{round: r.counters.rounds, draining: now}
+	order := &sweepOrder{round: r.counters.rounds, draining: now, stages: r.drainStages(want)}
 	var before *judge
-	if prev := r.flows.current(); prev != nil {
+	prev := r.flows.current()
+	if prev != nil {
 		before = prev.judge
 	}
 	if before != nil && !r.changed && r.prev != nil && sameNumbers(r.prev, want) {
@@ -37,7 +43,27 @@ func (r *Router) orderSweep(want *Desired, rep *report) {
 	} else {
 		order.judge = newJudge(r.spec, want, r.compiled.poolIDs, r.ownAddresses(), before)
 	}
-	r.flows.set(order, r.changed)
+	r.flows.set(order, r.changed || prev == nil && len(order.stages) > 0 || prev != nil && !maps.Equal(prev.stages, order.stages))
+}
+
+// drainStages are those of the networks that are drained. Those that refuse new
+// flows do so since this round, if not before.
+func (r *Router) drainStages(want *Desired) map[string]drain.Stage {
+	out := map[string]drain.Stage{}
+	for _, n := range want.Networks {
+		if n.Drain.Stage != drain.None {
+			out[n.Name] = n.Drain.Stage
+		}
+		if _, known := r.refusing[n.Name]; !known && n.Drain.Refuses() {
+			r.refusing[n.Name] = r.counters.rounds
+		}
+	}
+	for name := range r.refusing {
+		if out[name] != drain.Refusing && out[name] != drain.Withdrawn {
+			delete(r.refusing, name)
+		}
+	}
+	return out
 }
 
 // sameNumbers says that a judge made for one round is good for the next.
@@ -47,7 +73,7 @@ func sameNumbers(a, b *Desired) bool {
 	}
 	for i := range a.Networks {
 		x, y := &a.Networks[i], &b.Networks[i]
-		if x.Name != y.Name || x.Index != y.Index || len(x.Paths) != len(y.Paths) {
+		if x.Name != y.Name || x.Index != y.Index || x.Up != y.Up || x.Drain.Stage != y.Drain.Stage || x.Drain.Cut != y.Drain.Cut || len(x.Paths) != len(y.Paths) {
 			return false
 		}
 		for j := range x.Paths {

@@ -28,6 +28,7 @@ type world struct {
 	prober  *probestest.Fake
 	bfd     *fakeBFD
 	flows   *flowstest.Fake
+	drains  Drains
 	sysctl  map[string]string
 	journal []string
 }
@@ -42,7 +43,7 @@ func newWorld() *world {
 func (w *world) daemon(spec *Spec) *Router {
 	w.speaker, w.prober = bgptest.New(), probestest.New()
 	r := NewRouter(slog.New(slog.DiscardHandler), Edges{Kernel: journalKernel{w}, Filter: journalFilter{w},
-		Speaker: journalSpeaker{w}, Prober: w.prober, BFD: w.bfd, Sysctls: journalSysctl{w}, Flows: w.flows}, NewTrigger(), "test")
+		Speaker: journalSpeaker{w}, Prober: w.prober, BFD: w.bfd, Sysctls: journalSysctl{w}, Flows: w.flows, Drains: w.drains}, NewTrigger(), "test")
 	r.SetSpec(spec)
 	r.take()
 	return r

@@ -113,8 +113,7 @@ func explain(cmd *cobra.Command, f explainFlags) error {
 		return err
 	}
 	defer m.Close()
-	learned, verdicts := askDaemon(cmd, spec.Settings)
-	e, err := egress.MakeExplanation(cmd.Context(), spec, m.kernel, m.kernel, m.filter, learned, verdicts, flow)
+	e, err := egress.MakeExplanation(cmd.Context(), spec, m.kernel, m.kernel, m.filter, askDaemon(cmd, spec.Settings), flow)
 	if err != nil {
 		return err
 	}

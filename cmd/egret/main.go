@@ -37,7 +37,8 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), eventsCommand(), explainCommand(), bgpCommand(), teardownCommand(),
+	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), eventsCommand(), explainCommand(), bgpCommand(),
+		drainCommand(), undrainCommand(), teardownCommand(),
 		bfdServerCommand(), referenceCommand(), versionCommand())
 	return root
 }

@@ -35,6 +35,8 @@ func TestStatusTable(t *testing.T) {
 			{Name: "blue", Phase: egress.PhaseError, Since: now.Add(-5 * time.Second), Table: 11552, Zone: 41552, Reason: `device "eth2" does not exist`,
 				Ports: []egress.PortStatus{{Name: "eth2"}}},
 			{Name: "red", Phase: egress.PhaseUp, Since: now.Add(-90 * time.Second), Table: 10102, Zone: 40102, StaticRoutes: 1, LearnedRoutes: 2, UnresolvedRoutes: 1, Stale: true,
+				Drain: &egress.DrainStatus{Stage: "refusing", Since: now.Add(-20 * time.Second), Deadline: now.Add(280 * time.Second),
+					Flows: 4, Counted: true, FlowsBegun: 9, FlowsEnded: 5, FlowsLeft: 4},
 				Ports:    []egress.PortStatus{{Name: "eth1", Present: true, Up: true, Carrier: true}, {Name: "eth3", Present: true, Up: true}},
 				NextHops: []egress.NextHopStatus{{Address: netip.MustParseAddr("172.16.0.2"), Device: "eth1", Live: true, Usable: true, Routes: 3, Paths: 1}, {Address: netip.MustParseAddr("192.0.2.1"), Reason: "on no connected prefix of the network"}},
 				Paths: []egress.PathStatus{{Number: 77, Table: 10077, State: "active", Usable: true, NextHops: []netip.Addr{netip.MustParseAddr("172.16.0.2")},

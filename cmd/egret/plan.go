@@ -7,11 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/egret-router/egret/bgp"
 	"github.com/egret-router/egret/control"
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
-	"github.com/egret-router/egret/probes"
+	"github.com/egret-router/egret/egress/drain"
 )
 
 func planCommand() *cobra.Command {
@@ -31,15 +30,20 @@ alone and networks count as the kernel has them. Prints "nothing to change" when
 
 // askDaemon asks a running daemon for what only it knows; without one there is
 // nothing to know.
-func askDaemon(cmd *cobra.Command, s egress.Settings) (map[string][]bgp.Route, map[string]probes.Verdict) {
+func askDaemon(cmd *cobra.Command, s egress.Settings) egress.Known {
 	seen, err := control.NewClient(control.SocketPath(s.RunDir)).Observed(cmd.Context())
 	if err == nil {
-		return seen.Learned, seen.Verdicts
+		return egress.Known{Learned: seen.Learned, Verdicts: seen.Verdicts, Drains: seen.Drains}
 	}
 	if !errors.Is(err, control.ErrNoDaemon) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "egret: going on without the daemon's knowledge:", err)
 	}
-	return nil, nil
+	// What is drained stays so without a daemon, too.
+	kept, err := drain.InDir(s.RunDir).Load()
+	if err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "egret: nothing counts as drained:", err)
+	}
+	return egress.Known{Drains: kept.Networks}
 }
 
 func plan(cmd *cobra.Command, file string) error {
@@ -52,8 +56,7 @@ func plan(cmd *cobra.Command, file string) error {
 		return err
 	}
 	defer m.Close()
-	learned, verdicts := askDaemon(cmd, spec.Settings)
-	preview, err := egress.MakePreview(cmd.Context(), spec, m.kernel, m.filter, m.sysctls, learned, verdicts)
+	preview, err := egress.MakePreview(cmd.Context(), spec, m.kernel, m.filter, m.sysctls, askDaemon(cmd, spec.Settings))
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/egret-router/egret/control"
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/metrics"
 	"github.com/egret-router/egret/probes"
 )
@@ -30,7 +31,8 @@ func runCommand() *cobra.Command {
 		Short: "Run the gateway daemon",
 		Long: `Run serves the networks of FILE until SIGTERM or SIGINT. SIGHUP or a change of the file reloads it; a file
 with problems keeps what runs. Ending the daemon leaves the data plane forwarding, and BGP peers with
-graceful restart keep the routes; --cleanup withdraws and removes everything instead.`,
+graceful restart keep the routes; with "shutdown: drain" it drains all networks first and takes leave of the
+peers (a second signal ends the wait). --cleanup withdraws and removes everything instead.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logs.logger()
@@ -71,14 +73,22 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	speaker := bgp.New(log, trigger.Fire)
 	prober := probes.New(log, trigger.Fire)
 	sessions := newBFDProcess(spec.Settings.RunDir, log, trigger.Fire)
-	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, BFD: sessions, Sysctls: m.sysctls, Flows: m.flows}, trigger, buildVersion())
+	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, BFD: sessions, Sysctls: m.sysctls, Flows: m.flows,
+		Drains: drain.InDir(spec.Settings.RunDir)}, trigger, buildVersion())
 	router.SetSpec(spec)
 
-	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := context.WithCancel(parent)
 	defer stop()
+	leaving := make(chan bool, 1)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	go func() { leaving <- untilSignal(ctx, signals, router, log); stop() }()
 	sessions.adopt(ctx)
 	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
 	err = serve(ctx, file, spec, router, m.filter, log)
+	stop()
+	drained := <-leaving
 
 	prober.Close()
 	err = errors.Join(err, sessions.Close())
@@ -88,10 +98,54 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 		defer cancel()
 		return errors.Join(err, m.teardown(ctx, log))
 	}
-	speaker.Close(true)
-	log.Info("egret ends; the data plane goes on forwarding")
+	// Without graceful restart for one who has taken leave: routers know at once.
+	speaker.Close(!drained)
+	log.Info("egret ends; the data plane goes on forwarding", "drained", drained)
 	return err
 }
+
+// leaver is what is drained at the end; *egress.Router is the real one.
+type leaver interface {
+	Settings() egress.Settings
+	DrainToEnd()
+	DrainedToEnd() bool
+}
+
+// untilSignal waits for the signal to end, drains if the configuration says so,
+// and tells whether it did. Another signal ends the wait.
+func untilSignal(ctx context.Context, signals <-chan os.Signal, router leaver, log *slog.Logger) (drained bool) {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-signals:
+	}
+	settings := router.Settings()
+	if settings.Shutdown != egress.ShutdownDrain {
+		return false
+	}
+	log.Info("egret drains before it ends", "deadline", settings.Drain.Deadline)
+	router.DrainToEnd()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	// What an operator drains for longer does not hold up the end.
+	timeout := time.After(settings.Drain.Deadline + endGrace)
+	for !router.DrainedToEnd() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return true
+		case <-signals:
+			log.Warn("a second signal: egret ends without waiting for flows")
+			return true
+		case <-timeout:
+			return true
+		}
+	}
+	return true
+}
+
+// endGrace is the time beyond the deadline for the last rounds of a drain.
+const endGrace = 5 * time.Second
 
 // serve runs the loop and what surrounds it until ctx ends or one of them
 // fails. A failing metrics listener does not stop the gateway.

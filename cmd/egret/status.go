@@ -15,6 +15,7 @@ import (
 	"github.com/egret-router/egret/control"
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
+	"github.com/egret-router/egret/egress/drain"
 )
 
 func statusCommand() *cobra.Command {
@@ -92,6 +93,7 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", n.Name, h.Address, dash(h.Device), yes(h.Live), yes(h.Usable), h.Routes, h.Paths, dash(h.Reason))
 		}
 	}
+	printDrains(w, s.Networks, now)
 	printHopPaths(w, s.Networks)
 	printProbes(w, s.Networks, now)
 	fmt.Fprintln(w, "\nPOOL\tNETWORK\tPREFIXES\tADDRESSES\tSTICKY BY\tFLOWS\tADVERTISED\tREASON")
@@ -149,6 +151,26 @@ func printProbes(w io.Writer, networks []egress.NetworkStatus, now time.Time) {
 				b.PeerState, b.TxInterval, b.RxInterval, b.DetectTime, b.Ups, b.Downs, b.Diagnostic, b.PeerDiagnostic)
 			header = ""
 		}
+	}
+}
+
+// printDrains lists the networks that are drained.
+func printDrains(w io.Writer, networks []egress.NetworkStatus, now time.Time) {
+	header := "\nNETWORK\tDRAIN\tFOR\tDEADLINE IN\tFLOWS\tENDED\tLEFT\n"
+	for _, n := range networks {
+		d := n.Drain
+		if d == nil {
+			continue
+		}
+		deadline, ended, left := "-", "-", "-"
+		if d.Stage != drain.Withdrawn {
+			deadline = max(0, d.Deadline.Sub(now)).Round(time.Second).String()
+		}
+		if d.Counted {
+			ended, left = fmt.Sprint(d.FlowsEnded), fmt.Sprint(d.FlowsLeft)
+		}
+		fmt.Fprintf(w, "%s%s\t%s\t%s\t%s\t%d\t%s\t%s\n", header, n.Name, d.Stage, age(now, d.Since), deadline, d.Flows, ended, left)
+		header = ""
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/egret-router/egret/control"
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/egress/flows"
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/probes/bfd"
@@ -57,7 +58,7 @@ func runTeardown(cmd *cobra.Command, settings egress.Settings) error {
 		return err
 	}
 	defer m.Close()
-	if err := m.teardown(cmd.Context(), log); err != nil {
+	if err := errors.Join(m.teardown(cmd.Context(), log), drain.InDir(settings.RunDir).Save(drain.Records{})); err != nil {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "everything of Egret's is removed")

@@ -14,7 +14,7 @@ const (
 	MaxNetworks = 4095
 	MaxPools    = 4095
 	// MaxSpreads is what the packet filter has codes for (nat.Spread).
-	MaxSpreads = 4092
+	MaxSpreads = 4090
 )
 
 // Lengths of names: a network's is also the name of its VRF device.

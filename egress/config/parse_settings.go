@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/drain"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -18,6 +19,8 @@ const (
 	DefaultMetricsListen = "127.0.0.1:9643"
 	DefaultRunDir        = "/run/egret"
 	DefaultResync        = 60 * time.Second
+	DefaultDrainDelay    = time.Second
+	DefaultDrainDeadline = 5 * time.Minute
 )
 
 // maxRunDir leaves room for a file name in a unix socket's 108 bytes (unix(7)).
@@ -42,8 +45,23 @@ func (p *parser) settings(raw Raw) egress.Settings {
 		RunDir:        p.runDir("runDir", raw.RunDir),
 		Resync:        p.duration("resync", raw.Resync, DefaultResync, time.Second, 24*time.Hour),
 		Flowtable:     raw.Flowtable == nil || *raw.Flowtable,
-		Ownership:     p.parseOwnership("ownership", raw.Ownership),
+		Drain:         p.drain("drain", raw.Drain),
+		Shutdown: egress.Shutdown(p.oneOf("shutdown", raw.Shutdown, string(egress.ShutdownLeave),
+			string(egress.ShutdownLeave), string(egress.ShutdownDrain))),
+		Ownership: p.parseOwnership("ownership", raw.Ownership),
 	}
+}
+
+func (p *parser) drain(at path, raw RawDrain) drain.Order {
+	before := len(p.findings)
+	o := drain.Order{
+		Delay:    p.duration(at.key("delay"), raw.Delay, DefaultDrainDelay, 0, drain.MaxDelay),
+		Deadline: p.duration(at.key("deadline"), raw.Deadline, DefaultDrainDeadline, 0, drain.MaxDeadline),
+	}
+	if o.Deadline < o.Delay && len(p.findings) == before {
+		p.add(at.key("deadline"), "%s is before new flows are refused (drain.delay, %s)", o.Deadline, o.Delay)
+	}
+	return o
 }
 
 // listen checks host:port with an address as host.

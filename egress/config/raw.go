@@ -13,6 +13,8 @@ type Raw struct {
 	RunDir    string       `mapstructure:"runDir"`
 	Resync    Duration     `mapstructure:"resync"`
 	Flowtable *bool        `mapstructure:"flowtable"`
+	Drain     RawDrain     `mapstructure:"drain"`
+	Shutdown  string       `mapstructure:"shutdown"`
 	Ownership RawOwnership `mapstructure:"ownership"`
 }
 
@@ -304,6 +306,12 @@ type RawRule struct {
 // RawMetrics is the Prometheus endpoint. Listen may be the empty string.
 type RawMetrics struct {
 	Listen *string `mapstructure:"listen"`
+}
+
+// RawDrain is what a drain does unless the one who asks says otherwise.
+type RawDrain struct {
+	Delay    Duration `mapstructure:"delay"`
+	Deadline Duration `mapstructure:"deadline"`
 }
 
 // RawOwnership are the numbers by which our kernel objects are recognised.

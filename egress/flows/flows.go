@@ -35,6 +35,9 @@ type Flow struct {
 	Address netip.Addr
 	Port    uint16
 
+	// Closed says that it is a TCP connection that has ended: conntrack keeps it
+	// for up to two minutes for packets that are late (TIME_WAIT).
+	Closed bool
 	// Offloaded says that a flowtable forwards the flow. Such entries have no
 	// Timeout.
 	Offloaded bool

@@ -143,6 +143,8 @@ func (e *entry) set(a *attrs) {
 		e.Zone |= t.zone
 	case attrStatus:
 		e.Offloaded = a.number(4)&statusOffload != 0
+	case attrProtoInfo:
+		e.Closed = parseClosed(a)
 	case attrTimeout:
 		e.Timeout = time.Duration(a.number(4)) * time.Second
 	case attrMark:
@@ -231,6 +233,27 @@ func (t *tuple) setProto(outer *attrs) {
 		}
 	}
 	outer.fail(a.err)
+}
+
+// parseClosed says whether the state of a protocol is that of a TCP connection
+// that has ended.
+func parseClosed(outer *attrs) (closed bool) {
+	a := attrs{rest: outer.payload}
+	for a.next() {
+		if a.kind != protoInfoTCP {
+			continue
+		}
+		tcp := attrs{rest: a.payload}
+		for tcp.next() {
+			if tcp.kind == protoInfoTCPState {
+				state := tcp.number(1)
+				closed = state == tcpTimeWait || state == tcpClose
+			}
+		}
+		a.fail(tcp.err)
+	}
+	outer.fail(a.err)
+	return closed
 }
 
 func parseCounter(outer *attrs) (c Counter) {

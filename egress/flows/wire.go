@@ -34,6 +34,7 @@ const (
 	attrTupleOrig     = 1
 	attrTupleReply    = 2
 	attrStatus        = 3
+	attrProtoInfo     = 4
 	attrTimeout       = 7
 	attrMark          = 8
 	attrCountersOrig  = 9
@@ -64,6 +65,16 @@ const (
 	protoICMPCode  = 6
 	protoICMP6Type = 8
 	protoICMP6Code = 9
+)
+
+// The state of a TCP connection, CTA_PROTOINFO_TCP and CTA_PROTOINFO_TCP_STATE,
+// and those in which it has ended (linux/netfilter/nf_conntrack_tcp.h).
+const (
+	protoInfoTCP      = 1
+	protoInfoTCPState = 1
+
+	tcpTimeWait = 7
+	tcpClose    = 8
 )
 
 // Counters, CTA_COUNTERS_*, CTA_STATS_* and CTA_STATS_GLOBAL_*.

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/egret-router/egret/egress"
+	"github.com/egret-router/egret/egress/drain"
 )
 
 // Registry returns a registry with the metrics of status, Go and the process.
@@ -61,7 +62,10 @@ var (
 	operations      = desc("kernel_operations_total", "Changes made to the kernel.")
 	repairs         = desc("drift_repairs_total", "Rounds that repaired what somebody else changed.")
 	repairDuration  = desc("drift_last_repair_seconds", "Time from the first kernel event to the end of the last repair.")
-	networkUp       = desc("network_up", "1 when the network takes policy traffic.", "network")
+	networkUp       = desc("network_up", "1 when the network works, also while it is drained.", "network")
+	networkDrain    = desc("network_drain", "1 for the stage that the network's drain is in (lowered, refusing, withdrawn), all 0 without one.", "network", "stage")
+	drainFlows      = desc("network_drain_flows", "Flows that a drained network has left, closed connections not among them.", "network")
+	drainDeadline   = desc("network_drain_deadline_timestamp_seconds", "When the pools of a drained network are withdrawn at the latest.", "network")
 	networkRoutes   = desc("network_routes", "Routes in the network's table by origin (static, learned, unresolved).", "network", "origin")
 	nextHopLive     = desc("next_hop_live", "1 when the next hop can be used.", "network", "next_hop", "device")
 	nextHopRoutes   = desc("next_hop_routes", "Routes through the next hop.", "network", "next_hop", "device")
@@ -95,7 +99,7 @@ var (
 	conntrackFailed = desc("conntrack_failures_total", "Packets lost in connection tracking by reason (no_port, table_full), and flows ended to make room (early_drop).", "reason")
 	policyForwards  = desc("policy_rules", "Rules of the policy by state (forwarding, blocked).", "policy", "state")
 	allDescriptions = []*prometheus.Desc{buildInfo, configLoaded, configOK, configRejected, rounds, roundErrors, roundDuration,
-		operations, repairs, repairDuration, networkUp, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps, peerShutdown, peerWarning, peerSince,
+		operations, repairs, repairDuration, networkUp, networkDrain, drainFlows, drainDeadline, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps, peerShutdown, peerWarning, peerSince,
 		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards,
 		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed,
 		bfdUp, bfdDetect, bfdDowns, bfdPackets, failoverSeconds, clientPrefixes}
@@ -190,7 +194,14 @@ func (e emitter) timing(t egress.Timing) {
 }
 
 func (e emitter) network(n *egress.NetworkStatus) {
-	e.gauge(networkUp, truth(n.Phase == egress.PhaseUp), n.Name)
+	e.gauge(networkUp, truth(n.Phase == egress.PhaseUp || n.Phase == egress.PhaseDraining), n.Name)
+	for _, stage := range []drain.Stage{drain.Lowered, drain.Refusing, drain.Withdrawn} {
+		e.gauge(networkDrain, truth(n.Drain != nil && n.Drain.Stage == stage), n.Name, string(stage))
+	}
+	if d := n.Drain; d != nil {
+		e.gauge(drainFlows, float64(d.Flows), n.Name)
+		e.gauge(drainDeadline, float64(d.Deadline.UnixNano())/1e9, n.Name)
+	}
 	e.gauge(networkRoutes, float64(n.StaticRoutes), n.Name, "static")
 	e.gauge(networkRoutes, float64(n.LearnedRoutes), n.Name, "learned")
 	e.gauge(networkRoutes, float64(n.UnresolvedRoutes), n.Name, "unresolved")

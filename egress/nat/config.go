@@ -30,6 +30,9 @@ const (
 	markDrop      = EgressMark | 1
 	markReject    = EgressMark | 2
 	markUnmatched = EgressMark | 3
+	// The exit takes no new flows; established ones go on.
+	markRefuseDrop   = EgressMark | 4
+	markRefuseReject = EgressMark | 5
 )
 
 // Config is what the table should do. The order of its slices carries no
@@ -104,7 +107,7 @@ const PoolMask uint32 = 0x00000fff
 const hopSetMask uint32 = 0x0fff0000
 
 // Spread chooses one of several exits by the client's address, so that a client
-// keeps its exit. There are at most 4092; those beyond, by name, drop.
+// keeps its exit. There are at most 4090; those beyond, by name, drop.
 type Spread struct {
 	Name string
 	// Exits are names of exits by bucket: a client whose ClientBucket is i goes to
@@ -129,6 +132,9 @@ type Exit struct {
 	// Fallback routes new flows normally, untranslated, instead of to the exit;
 	// those that are established stay with it.
 	Fallback bool
+	// Refuse says what happens to new flows of an exit that takes none: Drop or
+	// Reject; those that are established stay with it. Anything else refuses none.
+	Refuse Action
 }
 
 // Action is what a rule does with its traffic.

@@ -79,8 +79,9 @@ func randomNetwork(rng *rand.Rand, name string) Network {
 func randomExit(rng *rand.Rand, network string, pools []Pool) Exit {
 	id := rng.IntN(6)
 	pool := pick(rng, pools)
+	fate := rng.IntN(4)
 	return Exit{Name: fmt.Sprintf("%s.%d", network, id), Network: network, Mark: EgressMark | uint32(1+rng.IntN(5))<<16 | uint32(pool.ID), Pool: pool.Name,
-		Fallback: rng.IntN(4) == 0}
+		Fallback: fate == 0, Refuse: Action(fate)}
 }
 
 // randomSpread replaces the spread of that name, or adds one.

@@ -104,11 +104,14 @@ func actionsConfig() Config {
 	cfg.DropUnmatched = true
 	cfg.Pools = append(cfg.Pools, Pool{Name: "red-empty", Network: "red", ID: 3})
 	cfg.Exits = append(cfg.Exits, Exit{Name: "red.empty", Network: "red", Mark: 0x10010003, Pool: "red-empty"})
+	cfg.Exits = append(cfg.Exits, Exit{Name: "red.drained", Network: "red", Mark: 0x10030001, Pool: "red-pool", Refuse: Drop},
+		Exit{Name: "red.closing", Network: "red", Mark: 0x10040001, Pool: "red-pool", Refuse: Reject})
 	cfg.Policies = append(cfg.Policies,
 		Policy{Name: "nested", Clients: prefixes("10.244.0.0/24", "fd00:244::/112"), Rules: []Rule{
 			rule("0.0.0.0/0", ToExit, "red.pool"), rule("10.0.0.0/8", Skip, ""), rule("10.5.0.0/16", ToExit, "blue.pool"),
 			rule("10.5.5.0/24", Skip, ""), rule("10.5.5.5/32", Reject, ""), rule("192.0.2.0/24", Drop, ""),
 			rule("192.0.2.128/25", Drop, ""), rule("203.0.113.0/24", ToExit, "red.gone"), rule("255.0.0.0/8", ToExit, "red.empty"),
+			rule("198.18.0.0/16", ToExit, "red.drained"), rule("198.19.0.0/16", ToExit, "red.closing"), rule("fd00:18::/32", ToExit, "red.drained"),
 			rule("::/0", ToExit, "blue.pool"), rule("fd00:10::/32", Reject, ""), rule("fd00:10:1::/48", Skip, ""),
 		}},
 		Policy{Name: "idle", Clients: prefixes("10.244.9.0/24")})

@@ -340,7 +340,7 @@ func TestKernelCounters(t *testing.T) {
 	if c := got["guard_drops_red"]; c.Reason != ReasonUplink || c.Network != "red" {
 		t.Errorf("%+v", got)
 	}
-	if len(got) != 8 {
+	if len(got) != 9 {
 		t.Errorf("%d counters: %+v", len(got), got)
 	}
 }

@@ -16,8 +16,8 @@ type Decision string
 const (
 	Normal    Decision = "normal"    // routed normally, untranslated by us
 	Exits     Decision = "exit"      // by Trace.Exit
-	Dropped   Decision = "drop"      // by a rule, or for want of an exit
-	Rejected  Decision = "reject"    // by a rule
+	Dropped   Decision = "drop"      // by a rule, for want of an exit, or by one that takes no new flows
+	Rejected  Decision = "reject"    // by a rule, or by an exit that takes no new flows
 	Unmatched Decision = "unmatched" // dropped, since no policy has the client
 )
 
@@ -277,10 +277,10 @@ func (w *walker) decide() error {
 	case w.Mark == 0:
 		w.Decision, w.Exit, w.Zone = Normal, "", 0
 		return nil
-	case w.Mark == markDrop:
+	case w.Mark == markDrop, w.Mark == markRefuseDrop:
 		w.Decision = Dropped
 		return nil
-	case w.Mark == markReject:
+	case w.Mark == markReject, w.Mark == markRefuseReject:
 		w.Decision = Rejected
 		return nil
 	case w.Mark == markUnmatched:

@@ -55,6 +55,12 @@ func TestClassifyMatchesReference(t *testing.T) {
 // decisionChain is the trace in the words of decide.
 func decisionChain(got Trace) string {
 	switch got.Decision {
+	case Dropped, Rejected:
+		if got.Exit != "" {
+			return prefixExit + got.Exit // it takes no new flows
+		}
+	}
+	switch got.Decision {
 	case Normal:
 		return ""
 	case Dropped:

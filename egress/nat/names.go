@@ -45,6 +45,8 @@ const (
 	chainDecideDrop      = "decide_drop"
 	chainDecideReject    = "decide_reject"
 	chainDecideUnmatched = "decide_unmatched"
+	chainDenyNewDrop     = "deny_new_drop"
+	chainDenyNewReject   = "deny_new_reject"
 	chainDenyDrop        = "deny_drop"
 	chainDenyReject      = "deny_reject"
 	chainDenyUnmatched   = "deny_unmatched"
@@ -53,6 +55,7 @@ const (
 	counterUnmatched     = "drop_unmatched"
 	counterNoAddress     = "drop_no_address"
 	counterMidstream     = "reject_midstream"
+	counterNew           = "drop_new"
 )
 
 // Prefixes of the names of objects per network, exit, spread, pool and policy.

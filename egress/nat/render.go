@@ -169,6 +169,7 @@ func (r *renderer) entries() {
 //   - A TCP connection that we know nothing of is past its beginning, where the
 //     zone of its replies was to be set (see decisions). It cannot work; the
 //     client is told, so that it connects anew.
+//   - What is left of an exit that takes no new flows is a new flow.
 func (r *renderer) keep() {
 	r.chain(chainKeepCli,
 		"ct direction reply "+clearMark+" accept",
@@ -176,7 +177,8 @@ func (r *renderer) keep() {
 			mark(markDrop), chainDenyDrop, mark(markReject), chainDenyReject, mark(markUnmatched), chainDenyUnmatched),
 		fmt.Sprintf("ct mark & %s != 0 meta mark set ct mark accept", mark(EgressMark)),
 		"ct status & confirmed != 0 "+clearMark+" accept",
-		fmt.Sprintf("meta mark & %s != 0 ct state new %s %s reject with tcp reset", mark(EgressMark), tcpNotFirst, r.count(counterMidstream)))
+		fmt.Sprintf("meta mark & %s != 0 ct state new %s %s reject with tcp reset", mark(EgressMark), tcpNotFirst, r.count(counterMidstream)),
+		fmt.Sprintf("%s vmap { %s : goto %s, %s : goto %s }", ourMark, mark(markRefuseDrop), chainDenyNewDrop, mark(markRefuseReject), chainDenyNewReject))
 	var texts []string
 	if r.cfg.ReturnMark != 0 {
 		texts = append(texts, fmt.Sprintf("ct direction reply ct mark & %s != 0 %s", mark(EgressMark), setMark(r.cfg.ReturnMark)))
@@ -286,7 +288,9 @@ const withoutBeginning = "meta l4proto udp "
 // the packet is itself a reply, so it is not set where the packet is sure not
 // to be the first of a flow. With UDP one cannot tell: a client's answers to
 // datagrams from the normal side need a rule that skips their destination. An
-// exit in fallback does nothing: the packet has no mark of ours at this point.
+// exit in fallback does nothing: the packet has no mark of ours at this point. One
+// that takes no new flows leaves a reserved mark, for which the mangle hook, where
+// the history of the flow is known, discards what is new.
 func (r *renderer) decisions() {
 	for _, n := range r.cfg.Networks {
 		zone := fmt.Sprintf("ct reply zone set %d", n.Zone)
@@ -302,6 +306,10 @@ func (r *renderer) decisions() {
 			r.chain(objectName(prefixExit, e.Name))
 			continue
 		}
+		if e.Refuse == Drop || e.Refuse == Reject {
+			r.chain(objectName(prefixExit, e.Name), setMark(map[Action]uint32{Drop: markRefuseDrop, Reject: markRefuseReject}[e.Refuse]))
+			continue
+		}
 		r.chain(objectName(prefixExit, e.Name), setMark(e.Mark), "goto "+objectName(prefixZone, e.Network))
 	}
 	r.chain(chainDecideDrop, setMark(markDrop))
@@ -312,6 +320,9 @@ func (r *renderer) decisions() {
 	r.chain(chainDenyReject,
 		"meta l4proto tcp "+r.count(counterReject)+" reject with tcp reset",
 		r.count(counterReject)+" reject with icmpx admin-prohibited")
+	r.chain(chainDenyNewDrop, r.drop(counterNew))
+	// As the kernel answers for a network that is down.
+	r.chain(chainDenyNewReject, r.count(counterNew)+" reject with icmpx admin-prohibited")
 }
 
 // output keeps this node's own traffic to uplinks (BGP, probes) out of

@@ -54,7 +54,7 @@ func (r *renderer) bucket(exit string) string {
 
 // firstCode is the lowest of the codes of spreads, the last being EgressMark
 // with all bits of PoolMask.
-const firstCode = markUnmatched + 1
+const firstCode = markRefuseReject + 1
 
 // spreadCodes gives each spread, by name, a mark of hop set 0: by the name's
 // hash, and the next one that is free, so that few change when a spread comes

@@ -253,6 +253,7 @@ const (
 	ReasonReject    = "rule_reject"      // a rule with action reject
 	ReasonUnmatched = "unmatched_client" // DropUnmatched
 	ReasonNoAddress = "no_pool_address"  // the exit has no address of the family
+	ReasonDraining  = "draining"         // a new flow to an exit that takes none
 	ReasonMidstream = "tcp_midstream"    // a TCP connection through an exit that conntrack does not know (reset)
 )
 
@@ -264,6 +265,7 @@ var counterReasons = map[string]string{
 	counterUnmatched: ReasonUnmatched,
 	counterNoAddress: ReasonNoAddress,
 	counterMidstream: ReasonMidstream,
+	counterNew:       ReasonDraining,
 }
 
 // parseCounters reads the JSON listing of counters. Those of other tables and

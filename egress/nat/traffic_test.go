@@ -44,6 +44,7 @@ func TestTraffic(t *testing.T) {
 		{"Unmatched", unmatchedTraffic},
 		{"Spread", spreadTraffic},
 		{"Fallback", fallbackTraffic},
+		{"Refuse", refuseTraffic},
 		{"Quoted", quotedTraffic},
 		{"Guards", guardTraffic},
 	} {
