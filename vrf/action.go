@@ -200,13 +200,6 @@ func (n NextHop) String() string {
 	case n.Gateway.IsValid():
 		s += " via " + n.Gateway.String()
 	}
-	if e := n.Tunnel; e.Endpoint.IsValid() {
-		kind := "ip"
-		if e.Endpoint.Is6() {
-			kind = "ip6"
-		}
-		s += fmt.Sprintf(" encap %s id %d dst %s", kind, e.ID, e.Endpoint)
-	}
 	s += " dev " + n.Device
 	if n.OnLink {
 		s += " onlink"

@@ -103,17 +103,6 @@ type NextHop struct {
 	Blackhole bool
 	// IPv6 is the family; it must agree with Gateway when that is valid.
 	IPv6 bool
-	// Tunnel, when its Endpoint is valid, has packets encapsulated: Device is a
-	// tunnel device (see Tunnels), and there is no Gateway.
-	Tunnel Encap
-}
-
-// Encap is the other end of a tunnel, which may have another family than the
-// packets in it (LWTUNNEL_ENCAP_IP and _IP6).
-type Encap struct {
-	Endpoint netip.Addr
-	// ID is the VNI, 24 bits.
-	ID uint32
 }
 
 // Group is a next-hop group (NEXTHOP_GRP_TYPE_MPATH, or _RES when Resilient). It

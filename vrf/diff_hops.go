@@ -91,9 +91,6 @@ func (p *planner) checkHop(n NextHop) error {
 	if n.Blackhole {
 		return nil
 	}
-	if e := n.Tunnel; e.Endpoint.IsValid() && (n.Gateway.IsValid() || e.ID > maxVNI || e.Endpoint.Zone() != "" || e.Endpoint.Is4In6()) {
-		return fmt.Errorf("a tunnel to %s, id %d, with gateway %q", e.Endpoint, e.ID, n.Gateway)
-	}
 	l, ok := p.links.get(n.Device)
 	_, wanted := p.portByName[n.Device]
 	_, isVRF := p.vrfByName[n.Device]

@@ -52,10 +52,6 @@ func hashNextHop(nh NextHop) uint64 {
 		b = append(b, gateway[:]...)
 	}
 	b = append(b, nh.Device...)
-	if nh.Tunnel.Endpoint.IsValid() {
-		endpoint := nh.Tunnel.Endpoint.As16()
-		b = append(binary.BigEndian.AppendUint32(append(b, 0), nh.Tunnel.ID), endpoint[:]...)
-	}
 	return hashString(string(b))
 }
 

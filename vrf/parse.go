@@ -26,7 +26,7 @@ func parseNextHop(b []byte) (parsedHop, error) {
 	h.Protocol = b[2]
 	h.IPv6 = b[0] == unix.AF_INET6
 	h.OnLink = binary.NativeEndian.Uint32(b[4:])&unix.RTNH_F_ONLINK != 0
-	groupType, encapType, encap := uint16(groupMultipath), uint16(0), []byte(nil)
+	groupType := uint16(groupMultipath)
 	err := eachAttr(b[sizeofNhMsg:], func(kind uint16, data []byte) error {
 		var v uint32
 		switch kind {
@@ -46,22 +46,13 @@ func parseNextHop(b []byte) (parsedHop, error) {
 			return readU16(data, &groupType)
 		case nhaResGroup:
 			return h.resilient.read(data)
-		case unix.NHA_ENCAP_TYPE:
-			return readU16(data, &encapType)
-		case unix.NHA_ENCAP:
-			encap = data
-		case unix.NHA_MASTER, nhaFDB:
+		case unix.NHA_ENCAP_TYPE, unix.NHA_ENCAP, unix.NHA_MASTER, nhaFDB:
 			h.Odd = true
 		}
 		return nil
 	})
 	if err != nil {
 		return h, fmt.Errorf("parse next hop: %w", err)
-	}
-	if encapType != 0 || encap != nil {
-		if err := h.readEncap(encapType, encap); err != nil {
-			return h, fmt.Errorf("parse next hop: %w", err)
-		}
 	}
 	switch resilient := h.resilient.Buckets > 0; groupType {
 	case groupMultipath:
@@ -76,42 +67,6 @@ func parseNextHop(b []byte) (parsedHop, error) {
 	}
 	return h, nil
 }
-
-// readEncap reads the encapsulations that an Encap can express; others are Odd.
-func (h *parsedHop) readEncap(kind uint16, data []byte) error {
-	if kind != encapIP && kind != encapIP6 {
-		h.Odd = true
-		return nil
-	}
-	err := eachAttr(data, func(attr uint16, data []byte) error {
-		switch attr {
-		case encapID:
-			if len(data) != 8 {
-				return fmt.Errorf("%d bytes of a tunnel id", len(data))
-			}
-			id := binary.BigEndian.Uint64(data)
-			h.Tunnel.ID = uint32(id)
-			h.Odd = h.Odd || id > maxVNI
-		case encapDst:
-			return readAddr(data, &h.Tunnel.Endpoint)
-		case encapSrc, encapTTL, encapTOS, encapFlags:
-			for _, b := range data {
-				h.Odd = h.Odd || b != 0
-			}
-		default:
-			h.Odd = true
-		}
-		return nil
-	})
-	if err == nil && h.Tunnel.Endpoint.Is6() != (kind == encapIP6) {
-		err = fmt.Errorf("endpoint %q in an encapsulation of kind %d", h.Tunnel.Endpoint, kind)
-	}
-	h.Odd = h.Odd || !h.Tunnel.Endpoint.IsValid()
-	return err
-}
-
-// maxVNI is what the 24 bits of RFC 7348 hold.
-const maxVNI = 1<<24 - 1
 
 func (h *parsedHop) readMembers(data []byte) error {
 	if len(data) == 0 || len(data)%sizeofNhGroup != 0 {

@@ -28,12 +28,6 @@ const (
 	groupMultipath = 0 // NEXTHOP_GRP_TYPE_MPATH
 	groupResilient = 1 // NEXTHOP_GRP_TYPE_RES
 
-	// LWTUNNEL_ENCAP_IP and _IP6, and what both have: LWTUNNEL_IP_ID to _FLAGS.
-	encapIP, encapIP6    = 2, 4
-	encapID, encapDst    = 1, 2
-	encapSrc, encapTTL   = 3, 4
-	encapTOS, encapFlags = 5, 6
-
 	clockTick = 10 * time.Millisecond // clock_t, at USER_HZ = 100
 
 	sizeofRtMsg   = 12 // struct rtmsg and struct fib_rule_hdr
@@ -83,17 +77,6 @@ func encodeNextHop(n NextHop, protocol uint8) message {
 	}
 	if n.Gateway.IsValid() {
 		m.attr(unix.NHA_GATEWAY, n.Gateway.AsSlice())
-	}
-	if n.Tunnel.Endpoint.IsValid() {
-		kind := uint16(encapIP)
-		if n.Tunnel.Endpoint.Is6() {
-			kind = encapIP6
-		}
-		var encap message
-		encap.attr(encapID, binary.BigEndian.AppendUint64(nil, uint64(n.Tunnel.ID)))
-		encap.attr(encapDst, n.Tunnel.Endpoint.AsSlice())
-		m.attr(unix.NHA_ENCAP_TYPE, binary.NativeEndian.AppendUint16(nil, kind))
-		m.attr(unix.NHA_ENCAP|unix.NLA_F_NESTED, encap)
 	}
 	return m
 }
