@@ -36,6 +36,7 @@ func (c *compiled) resolve(st State) Desired {
 	for i := range networks {
 		d.Networks = append(d.Networks, r.network(&d, &networks[i]))
 	}
+	d.Kernel.Routes = append(d.Kernel.Routes, r.returns()...)
 	d.Kernel.NextHops, d.Kernel.Groups = r.objects.all()
 	d.objects = r.objects
 	d.Kernel.Rules = append(d.Kernel.Rules, commonRules(spec)...)

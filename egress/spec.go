@@ -31,9 +31,24 @@ type Clients struct {
 	DropUnmatched bool
 	// ReturnTable is the table replies to clients are looked up in; 0 means main.
 	ReturnTable vrf.TableID
+	// Returns lead back to clients behind tunnels, whose devices somebody else makes
+	// and Interfaces lists. They are put into ReturnTable, which must not be 0 then;
+	// in it, what no route knows is unreachable.
+	Returns []Return `json:",omitempty"`
 	// BGP tells the clients' routers what can be reached by this gateway; nil is
 	// without.
 	BGP *ClientBGP `json:",omitempty"`
+}
+
+// Return is the way back to some clients. Of two with one prefix the first counts.
+type Return struct {
+	Prefix netip.Prefix
+	// Device is where they are, without a gateway: a tunnel, or the end of a loop.
+	// While it is down, or not there, so is the route.
+	Device string
+	// Tunnel is where in the tunnel they are; its Endpoint is invalid for other
+	// devices.
+	Tunnel vrf.Tunnel
 }
 
 // ClientBGP is the speaker in the default VRF. It takes no routes from anybody.

@@ -29,6 +29,24 @@ type AddVLAN struct {
 	Group uint32
 }
 
+// AddTunnel creates a TunnelDevice in a device group, see AddVRF.
+type AddTunnel struct {
+	TunnelDevice
+	Group uint32
+}
+
+// AddLoop creates both ends of a Loop in a device group, see AddVRF.
+type AddLoop struct {
+	Loop
+	Group uint32
+}
+
+// SetMTU changes the MTU of a device of ours.
+type SetMTU struct {
+	Device string
+	MTU    int
+}
+
 // SetAlias names a device as ours and puts it back into the default group.
 type SetAlias struct{ Device, Alias string }
 
@@ -39,7 +57,8 @@ type SetMaster struct{ Device, Master string }
 // SetUp brings a device up.
 type SetUp struct{ Device string }
 
-// DeleteLink deletes a device of ours. A VRF releases its ports.
+// DeleteLink deletes a device of ours. A VRF releases its ports, an end of a loop
+// takes the other along.
 type DeleteLink struct{ Device string }
 
 // PutAddress adds an address or brings an existing one to these attributes.
@@ -92,6 +111,9 @@ type DeleteRule struct{ Rule Rule }
 
 func (AddVRF) action()        {}
 func (AddVLAN) action()       {}
+func (AddTunnel) action()     {}
+func (AddLoop) action()       {}
+func (SetMTU) action()        {}
 func (SetAlias) action()      {}
 func (SetMaster) action()     {}
 func (SetUp) action()         {}
@@ -112,6 +134,24 @@ func (a AddVRF) String() string {
 
 func (a AddVLAN) String() string {
 	return fmt.Sprintf("ip link add link %s name %s type vlan id %d", a.VLAN.Parent, a.Name, a.VLAN.ID)
+}
+
+func (a AddTunnel) String() string {
+	return fmt.Sprintf("ip link add %s%s type vxlan external gpe dstport %d nolearning udp6zerocsumrx", a.Name, mtuText(a.MTU), a.Port)
+}
+
+func (a AddLoop) String() string {
+	return fmt.Sprintf("ip link add %s%s address %s arp off type veth peer name %s%s address %s arp off",
+		a.Name, mtuText(a.MTU), loopMAC, a.Peer, mtuText(a.MTU), loopMAC)
+}
+
+func (a SetMTU) String() string { return "ip link set " + a.Device + mtuText(a.MTU) }
+
+func mtuText(mtu int) string {
+	if mtu == 0 {
+		return ""
+	}
+	return " mtu " + strconv.Itoa(mtu)
 }
 
 func (a SetAlias) String() string {
@@ -199,6 +239,9 @@ func (n NextHop) String() string {
 		return s + " blackhole"
 	case n.Gateway.IsValid():
 		s += " via " + n.Gateway.String()
+	}
+	if n.Tunnel.Endpoint.IsValid() {
+		s += " " + n.Tunnel.String()
 	}
 	s += " dev " + n.Device
 	if n.OnLink {

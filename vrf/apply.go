@@ -59,6 +59,13 @@ func (a *applier) do(action Action) error {
 		return a.addVRF(action)
 	case AddVLAN:
 		return a.addVLAN(action)
+	case AddTunnel:
+		delete(a.index, action.Name)
+		return a.send(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, encodeTunnelDevice(action))
+	case AddLoop:
+		return a.addLoop(action)
+	case SetMTU:
+		return a.withLink(action.Device, func(l netlink.Link) error { return a.handle.LinkSetMTU(l, action.MTU) })
 	case SetAlias:
 		return a.setAlias(action)
 	case SetMaster:
@@ -147,6 +154,16 @@ func (a *applier) addVLAN(v AddVLAN) error {
 	})
 }
 
+func (a *applier) addLoop(l AddLoop) error {
+	delete(a.index, l.Name)
+	delete(a.index, l.Peer)
+	m, err := encodeLoop(l)
+	if err != nil {
+		return err
+	}
+	return a.send(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m)
+}
+
 // setAlias leaves the group that marks a new device after the alias is set, so
 // that the device is recognised at every moment.
 func (a *applier) setAlias(s SetAlias) error {
@@ -178,7 +195,7 @@ func (a *applier) deleteLink(name string) error {
 		return gone(err)
 	}
 	is := linkOf(l, nil)
-	if !a.owner.ownsVRF(is) && !a.owner.ownsVLAN(is) {
+	if !a.owner.ownsVRF(is) && !a.owner.ownsVLAN(is) && !a.owner.ownsDevice(is) {
 		return fmt.Errorf("device %q is not ours any more", name)
 	}
 	return gone(a.handle.LinkDel(l))

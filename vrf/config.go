@@ -37,7 +37,8 @@ func (r Range) Size() uint32 { return r.Last - r.First + 1 }
 // Owner says how our objects are recognised in a kernel that others use too.
 type Owner struct {
 	// Alias is the first field of the interface alias of every device we made:
-	// "<Alias>:<network>:<index>" for a VRF, "<Alias>:port" for a VLAN.
+	// "<Alias>:<network>:<index>" for a VRF, "<Alias>:port" for a VLAN,
+	// "<Alias>:tunnel", "<Alias>:loop" and "<Alias>:loop-peer" for the others.
 	Alias string
 	// Protocol is the route protocol (rtm_protocol) of the routes, rules,
 	// next-hop objects and addresses (IFA_PROTO) that follow from the Spec.
@@ -54,6 +55,8 @@ type Owner struct {
 // meaning, except the order of a Group's Members: that is the slot order.
 type Config struct {
 	VRFs     []VRF
+	Tunnels  []TunnelDevice
+	Loops    []Loop
 	NextHops []NextHop
 	Groups   []Group
 	Routes   []Route
@@ -103,6 +106,9 @@ type NextHop struct {
 	Blackhole bool
 	// IPv6 is the family; it must agree with Gateway when that is valid.
 	IPv6 bool
+	// Tunnel, when its Endpoint is valid, is where Device, a TunnelDevice of whomever,
+	// sends the packets. Gateway is then invalid.
+	Tunnel Tunnel
 }
 
 // Group is a next-hop group (NEXTHOP_GRP_TYPE_MPATH, or _RES when Resilient). It

@@ -12,10 +12,10 @@ import (
 // Diff plans the steps from have to want. It is pure and deterministic: equal
 // content gives an equal plan, whatever its order. Steps come in the order
 //
-//	evict what of ours is in the way; VRFs, VLANs, enslave, up, addresses;
+//	evict what of ours is in the way; VRFs, VLANs, tunnels, enslave, up, addresses;
 //	next hops, groups, routes, rules that block, lookups, gotos;
 //	then removals: gotos, lookups, rules that block, routes, groups, next hops,
-//	addresses, release ports, VLANs, VRFs
+//	addresses, release ports, tunnels, VLANs, VRFs
 //
 // so every step refers only to what exists by then, and nothing is taken away
 // before its replacement stands. The planner keeps a model of the links, and
@@ -31,6 +31,7 @@ func Diff(have Snapshot, want Config) Plan {
 	p.evict()
 	p.addVRFs()
 	p.addVLANs()
+	p.addTunnels()
 	p.enslavePorts()
 	p.bringUp()
 	p.addAddresses()
@@ -45,6 +46,7 @@ func Diff(have Snapshot, want Config) Plan {
 	p.removeNextHops()
 	p.removeAddresses()
 	p.releasePorts()
+	p.removeTunnels()
 	p.removeVLANs()
 	p.removeVRFs()
 	return p.finish()
@@ -60,12 +62,14 @@ type planner struct {
 	plan  Plan
 
 	// The want, without duplicates. vrfs and ports are sorted by name.
-	vrfs   []VRF
-	ports  []wantPort
-	hops   map[NextHopID]NextHop
-	groups map[NextHopID]Group
-	routes []Route // sorted by key
-	rules  []Rule
+	vrfs    []VRF
+	ports   []wantPort
+	tunnels []TunnelDevice
+	loops   []Loop
+	hops    map[NextHopID]NextHop
+	groups  map[NextHopID]Group
+	routes  []Route // sorted by key
+	rules   []Rule
 
 	vrfByName  map[string]VRF
 	portByName map[string]wantPort
@@ -135,6 +139,7 @@ func newPlanner(have Snapshot, want Config) *planner {
 		p.foreignHop[id] = true
 	}
 	p.takeVRFs(want.VRFs)
+	p.takeTunnels(want)
 	p.takeHops(want)
 	p.takeRoutes(want.Routes)
 	p.adoptTables()

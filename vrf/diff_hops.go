@@ -2,6 +2,7 @@ package vrf
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -97,8 +98,12 @@ func (p *planner) checkHop(n NextHop) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("device %q does not exist", n.Device)
-	case !wanted && !isVRF && (p.owner.ownsVLAN(l.Link) || p.owner.ownsVRF(l.Link)):
+	case !wanted && !isVRF && !p.wantsTunnel(n.Device) && (p.owner.ownsVLAN(l.Link) || p.owner.ownsVRF(l.Link) || p.owner.ownsDevice(l.Link)):
 		return fmt.Errorf("device %q is going away", n.Device)
+	case n.Tunnel.Endpoint.IsValid() && l.Kind != "vxlan":
+		return fmt.Errorf("device %q is no tunnel", n.Device)
+	case n.Tunnel.Endpoint.IsValid() && n.Tunnel.check() != "":
+		return errors.New(n.Tunnel.check())
 	case !l.Up:
 		return fmt.Errorf("device %q is down", n.Device)
 	case !l.Carrier && !l.fresh:

@@ -136,6 +136,9 @@ func (p *planner) enslavePorts() {
 		case !ok:
 			p.failPort(w, "port %q does not exist", w.Name)
 			continue
+		case p.owner.ownsDevice(l.Link):
+			p.failPort(w, "port %q is a tunnel", w.Name)
+			continue
 		case w.VLAN == nil && p.owner.ownsVLAN(l.Link):
 			p.failPort(w, "port %q is a VLAN that is no longer wanted", w.Name)
 			continue

@@ -52,6 +52,9 @@ func hashNextHop(nh NextHop) uint64 {
 		b = append(b, gateway[:]...)
 	}
 	b = append(b, nh.Device...)
+	if nh.Tunnel.Endpoint.IsValid() {
+		b = append(append(b, 0), nh.Tunnel.String()...)
+	}
 	return hashString(string(b))
 }
 

@@ -216,6 +216,7 @@ func linkOf(l netlink.Link, names map[int]string) Link {
 	if kind := l.Type(); kind != "device" {
 		out.Kind = kind
 	}
+	out.readTunnel(l, names)
 	switch l := l.(type) {
 	case *netlink.Vrf:
 		out.Table = TableID(l.Table)

@@ -186,6 +186,9 @@ func describe(s vrf.Snapshot) string {
 		}
 		lines = append(lines, fmt.Sprintf("link %s %s master=%s up=%t carrier=%t alias=%s group=%d table=%d vlan=%s.%d",
 			l.Name, l.Kind, l.Master, l.Up, l.Carrier, l.Alias, l.Group, l.Table, l.Parent, l.VLANID))
+		if l.Kind == "vxlan" || l.Kind == "veth" && l.Parent != "" {
+			lines = append(lines, fmt.Sprintf("  port=%d gpe=%t arp=%t mac=%s mtu=%d", l.Port, l.GPE, !l.NoARP, l.MAC, l.MTU))
+		}
 		var addresses []string
 		for _, a := range l.Addresses {
 			if a.Protocol == 3 { // the kernel's own link-local address

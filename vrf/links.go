@@ -61,7 +61,8 @@ func (m linkModel) add(l Link) *modelLink {
 	return m[l.Name]
 }
 
-// remove deletes a link: a VRF releases its ports, a parent takes its VLANs along.
+// remove deletes a link: a VRF releases its ports, a parent takes its VLANs along, an
+// end of a veth pair the other.
 func (m linkModel) remove(name string) {
 	l, ok := m.get(name)
 	if !ok {
@@ -74,7 +75,7 @@ func (m linkModel) remove(name string) {
 			o.Master = ""
 			m.cycle(o)
 		}
-		if o.Kind == "vlan" && o.Parent == name {
+		if (o.Kind == "vlan" || o.Kind == "veth") && o.Parent == name {
 			m.remove(other)
 		}
 	}
@@ -115,7 +116,7 @@ func (p *planner) checkVRFs() {
 		}
 	}
 	for _, v := range p.vrfs {
-		if l, ok := p.links.get(v.Name); ok && !p.owner.ownsVRF(l.Link) && !p.owner.ownsVLAN(l.Link) {
+		if l, ok := p.links.get(v.Name); ok && !p.owner.ownsVRF(l.Link) && !p.owner.ownsVLAN(l.Link) && !p.owner.ownsDevice(l.Link) {
 			p.fail(v.Name, "device %q exists and is not ours", v.Name)
 			p.blocked[v.Name] = true
 		}
@@ -179,6 +180,7 @@ func (p *planner) wantedRoom() map[string]string {
 			room[vlanKey(*w.VLAN)] = w.Name
 		}
 	}
+	p.roomForTunnels(room)
 	return room
 }
 
@@ -190,6 +192,8 @@ func (p *planner) inTheWay(l Link, room map[string]string) (keys []string) {
 		is = tableKey(l.Table)
 	case p.owner.ownsVLAN(l):
 		is = vlanKey(VLAN{Parent: l.Parent, ID: l.VLANID})
+	case p.owner.ownsDevice(l):
+		is = p.tunnelIs(l)
 	default:
 		return nil
 	}

@@ -26,7 +26,8 @@ func parseNextHop(b []byte) (parsedHop, error) {
 	h.Protocol = b[2]
 	h.IPv6 = b[0] == unix.AF_INET6
 	h.OnLink = binary.NativeEndian.Uint32(b[4:])&unix.RTNH_F_ONLINK != 0
-	groupType := uint16(groupMultipath)
+	groupType, encapType := uint16(groupMultipath), uint16(0)
+	var encap []byte
 	err := eachAttr(b[sizeofNhMsg:], func(kind uint16, data []byte) error {
 		var v uint32
 		switch kind {
@@ -46,11 +47,20 @@ func parseNextHop(b []byte) (parsedHop, error) {
 			return readU16(data, &groupType)
 		case nhaResGroup:
 			return h.resilient.read(data)
-		case unix.NHA_ENCAP_TYPE, unix.NHA_ENCAP, unix.NHA_MASTER, nhaFDB:
+		case unix.NHA_ENCAP_TYPE:
+			return readU16(data, &encapType)
+		case unix.NHA_ENCAP:
+			encap = data
+		case unix.NHA_MASTER, nhaFDB:
 			h.Odd = true
 		}
 		return nil
 	})
+	if err == nil && encapType != 0 {
+		var odd bool
+		odd, err = h.Tunnel.read(encapType, encap)
+		h.Odd = h.Odd || odd || h.Gateway.IsValid()
+	}
 	if err != nil {
 		return h, fmt.Errorf("parse next hop: %w", err)
 	}

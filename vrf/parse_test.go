@@ -13,6 +13,9 @@ var (
 		{ID: 5, Gateway: netip.MustParseAddr("192.0.2.1"), OnLink: true},
 		{ID: 6, Gateway: netip.MustParseAddr("fe80::1"), IPv6: true},
 		{ID: 7, Blackhole: true, IPv6: true},
+		{ID: 8, Tunnel: Tunnel{Endpoint: netip.MustParseAddr("192.0.2.7"), VNI: 4097}},
+		{ID: 10, IPv6: true, Tunnel: Tunnel{Endpoint: netip.MustParseAddr("192.0.2.7"), Source: netip.MustParseAddr("192.0.2.8"), VNI: 1<<24 - 1}},
+		{ID: 12, Tunnel: Tunnel{Endpoint: netip.MustParseAddr("2001:db8::7"), Source: netip.MustParseAddr("2001:db8::8"), VNI: 1}},
 	}
 	sampleGroup     = Group{ID: 9, Members: []Member{{ID: 5, Weight: 1}, {ID: 6, Weight: 256}}}
 	sampleResilient = Group{ID: 11, Members: []Member{{ID: 5, Weight: 1}},

@@ -76,6 +76,8 @@ func canonical(c vrf.Config) vrf.Config {
 		out.VRFs = append(out.VRFs, v)
 	}
 	slices.SortFunc(out.VRFs, func(a, b vrf.VRF) int { return cmp.Compare(a.Name, b.Name) })
+	out.Tunnels = slices.SortedFunc(slices.Values(c.Tunnels), func(a, b vrf.TunnelDevice) int { return cmp.Compare(a.Name, b.Name) })
+	out.Loops = slices.SortedFunc(slices.Values(c.Loops), func(a, b vrf.Loop) int { return cmp.Compare(a.Name, b.Name) })
 	out.NextHops = slices.SortedFunc(slices.Values(c.NextHops), func(a, b vrf.NextHop) int { return cmp.Compare(a.ID, b.ID) })
 	out.Groups = slices.SortedFunc(slices.Values(c.Groups), func(a, b vrf.Group) int { return cmp.Compare(a.ID, b.ID) })
 	out.Routes = slices.SortedFunc(slices.Values(c.Routes), func(a, b vrf.Route) int { return strings.Compare(a.String(), b.String()) })
@@ -200,6 +202,8 @@ func shuffleConfig(g generator, c *vrf.Config) {
 			shuffle(g, p.Addresses)
 		}
 	}
+	shuffle(g, c.Tunnels)
+	shuffle(g, c.Loops)
 	shuffle(g, c.NextHops)
 	shuffle(g, c.Groups)
 	shuffle(g, c.Routes)

@@ -1,6 +1,7 @@
 package vrf_test
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -79,8 +80,26 @@ func (g generator) config() vrf.Config {
 		c.VRFs = append(c.VRFs, v)
 	}
 	separateVLANs(c)
+	g.tunnels(&c)
 	g.routing(&c)
 	return c
+}
+
+// tunnels adds tunnels and loops, which exchange names and ports.
+func (g generator) tunnels(c *vrf.Config) {
+	mtu := func() int { return pick(g, []int{1400, 1464}) }
+	ports := []uint16{4790, 4791}
+	g.Shuffle(2, func(i, j int) { ports[i], ports[j] = ports[j], ports[i] })
+	names := []string{"tun1", "tun2", "loop1", "loop2", "loop3"}
+	if g.chance(30) {
+		g.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	}
+	for i := range g.IntN(3) {
+		c.Tunnels = append(c.Tunnels, vrf.TunnelDevice{Name: names[i], Port: ports[i], MTU: mtu()})
+	}
+	if g.chance(60) {
+		c.Loops = append(c.Loops, vrf.Loop{Name: names[2], Peer: names[3+g.IntN(2)], MTU: mtu()})
+	}
 }
 
 // separateVLANs sees to it that no two ports are the same VLAN.
@@ -108,6 +127,9 @@ func (g generator) routing(c *vrf.Config) {
 			g.path(c, &c.VRFs[i], n)
 		}
 	}
+	// Networks may share next hops on tunnels.
+	slices.SortFunc(c.NextHops, func(a, b vrf.NextHop) int { return cmp.Compare(a.ID, b.ID) })
+	c.NextHops = slices.Compact(c.NextHops)
 	for _, ipv6 := range []bool{false, true} {
 		action := pick(g, []vrf.RuleAction{vrf.RuleUnreachable, vrf.RuleBlackhole})
 		c.Rules = append(c.Rules, vrf.Rule{Priority: 990, IPv6: ipv6, Mark: 0x10000000, Mask: 0x10000000, Action: action})
@@ -162,7 +184,7 @@ func (g generator) port(name string) vrf.Port {
 // network adds next hops, groups, routes and rules for v.
 func (g generator) network(c *vrf.Config, v vrf.VRF) {
 	for _, ipv6 := range []bool{false, true} {
-		hops := g.hops(v, ipv6)
+		hops := g.hops(c, v, ipv6)
 		c.NextHops = append(c.NextHops, hops...)
 		groups := g.groups(c, v, ipv6, hops)
 		any, learned := prefix("0.0.0.0/0"), "10.%d.0.0/16"
@@ -207,7 +229,7 @@ func (g generator) path(c *vrf.Config, v *vrf.VRF, n int) {
 	}
 }
 
-func (g generator) hops(v vrf.VRF, ipv6 bool) (out []vrf.NextHop) {
+func (g generator) hops(c *vrf.Config, v vrf.VRF, ipv6 bool) (out []vrf.NextHop) {
 	for _, p := range v.Ports {
 		for i := range g.IntN(3) {
 			n := vrf.NextHop{Device: p.Name, IPv6: ipv6, OnLink: true, Gateway: addr(fmt.Sprintf("192.0.2.%d", i+1))}
@@ -223,6 +245,17 @@ func (g generator) hops(v vrf.VRF, ipv6 bool) (out []vrf.NextHop) {
 			if !slices.ContainsFunc(out, func(o vrf.NextHop) bool { return o.ID == n.ID }) {
 				out = append(out, n)
 			}
+		}
+	}
+	for _, d := range c.Tunnels {
+		for i := range g.IntN(2) {
+			out = append(out, hop(vrf.NextHop{Device: d.Name, IPv6: ipv6, Tunnel: vrf.Tunnel{VNI: 4097, Endpoint: addr(fmt.Sprintf("2001:db8:9::%d", i+1))}}),
+				hop(vrf.NextHop{Device: d.Name, IPv6: ipv6, Tunnel: vrf.Tunnel{VNI: 4097, Endpoint: addr(fmt.Sprintf("192.0.2.%d", i+1)), Source: addr("192.0.2.9")}}))
+		}
+	}
+	for _, l := range c.Loops {
+		if g.chance(30) {
+			out = append(out, hop(vrf.NextHop{Device: pick(g, []string{l.Name, l.Peer}), IPv6: ipv6}))
 		}
 	}
 	return out
@@ -260,6 +293,10 @@ func (g generator) tamper(t *testing.T, k *vrftest.Kernel) {
 	have := snapshot(t, k)
 	for range g.IntN(6) {
 		name := pick(g, have.Links).Name
+		if l, _ := have.Link(name); slices.Contains([]string{"egret:tunnel", "egret:loop", "egret:loop-peer"}, l.Alias) {
+			g.tamperTunnel(k, l)
+			continue
+		}
 		switch g.IntN(9) {
 		case 0:
 			if name != "lo" && name[:3] == "eth" {
@@ -281,6 +318,17 @@ func (g generator) tamper(t *testing.T, k *vrftest.Kernel) {
 		default:
 			g.tamperRouting(k, have)
 		}
+	}
+}
+
+func (g generator) tamperTunnel(k *vrftest.Kernel, l vrf.Link) {
+	switch g.IntN(3) {
+	case 0:
+		k.DeleteLink(l.Name)
+	case 1:
+		k.SetUp(l.Name, false)
+	case 2:
+		_ = k.Do(vrf.SetMTU{Device: l.Name, MTU: 1300}) // it may be gone by now
 	}
 }
 

@@ -30,10 +30,16 @@ type Link struct {
 	MTU int
 	// Table of a VRF device, else 0.
 	Table TableID
-	// Parent and VLANID of a VLAN device. Parent is "" when it lives in another
-	// namespace.
-	Parent    string
-	VLANID    uint16
+	// Parent and VLANID of a VLAN device; of a veth, Parent is the other end. It is ""
+	// when that lives in another namespace.
+	Parent string
+	VLANID uint16
+	// NoARP is IFF_NOARP. Port is the UDP port of a VXLAN device, GPE says that it is
+	// one as TunnelDevice describes. MAC is the address of a veth, as text.
+	NoARP     bool
+	Port      uint16
+	GPE       bool
+	MAC       string
 	Addresses []Address
 }
 
@@ -160,6 +166,7 @@ func NewSnapshot(owner Owner, raw Raw) Snapshot {
 	s := Snapshot{Owner: owner, Links: slices.Clone(raw.Links)}
 	slices.SortFunc(s.Links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
 	s.Config.VRFs = ownVRFs(owner, s.Links)
+	s.Config.Tunnels, s.Config.Loops = ownTunnels(owner, s.Links)
 	s.classifyNextHops(raw)
 	for _, r := range raw.Rules {
 		switch {

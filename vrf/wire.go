@@ -78,6 +78,9 @@ func encodeNextHop(n NextHop, protocol uint8) message {
 	if n.Gateway.IsValid() {
 		m.attr(unix.NHA_GATEWAY, n.Gateway.AsSlice())
 	}
+	if n.Tunnel.Endpoint.IsValid() {
+		n.Tunnel.encode(&m)
+	}
 	return m
 }
 

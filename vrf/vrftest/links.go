@@ -1,6 +1,7 @@
 package vrftest
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -35,7 +36,10 @@ func (k *Kernel) running(l vrf.Link) bool {
 		parent := k.link(l.Parent)
 		return parent == nil || k.running(*parent)
 	}
-	return l.Carrier
+	if peer := k.link(l.Parent); l.Kind == "veth" && peer != nil {
+		return peer.Up // as the cable between two that are here
+	}
+	return l.Carrier || l.Kind == "vxlan"
 }
 
 func (k *Kernel) addLink(l vrf.Link) error {
@@ -61,6 +65,38 @@ func (k *Kernel) addVLAN(a vrf.AddVLAN) error {
 	return k.addLink(vrf.Link{Name: a.Name, Kind: "vlan", Parent: a.VLAN.Parent, VLANID: a.VLAN.ID, Group: a.Group, MTU: parent.MTU})
 }
 
+// addTunnel follows the kernel in that two such devices cannot have one port.
+func (k *Kernel) addTunnel(a vrf.AddTunnel) error {
+	if i := slices.IndexFunc(k.links, func(l vrf.Link) bool { return l.GPE && l.Port == a.Port }); i >= 0 {
+		return fmt.Errorf("port %d is of %q: %w", a.Port, k.links[i].Name, syscall.EEXIST)
+	}
+	return k.addLink(vrf.Link{Name: a.Name, Kind: "vxlan", Port: a.Port, GPE: true, NoARP: true, MTU: cmp.Or(a.MTU, 1500), Group: a.Group})
+}
+
+// loopMAC is the address that the real kernel's loops have.
+const loopMAC = "02:65:67:72:65:74"
+
+func (k *Kernel) addLoop(a vrf.AddLoop) error {
+	if k.link(a.Peer) != nil {
+		return fmt.Errorf("device %q: %w", a.Peer, syscall.EEXIST)
+	}
+	end := vrf.Link{Name: a.Name, Parent: a.Peer, Kind: "veth", NoARP: true, MAC: loopMAC, MTU: cmp.Or(a.MTU, 1500), Group: a.Group}
+	if err := k.addLink(end); err != nil {
+		return err
+	}
+	end.Name, end.Parent = a.Peer, a.Name
+	return k.addLink(end)
+}
+
+func (k *Kernel) setMTU(a vrf.SetMTU) error {
+	l := k.link(a.Device)
+	if l == nil {
+		return fmt.Errorf("device %q: %w", a.Device, syscall.ENODEV)
+	}
+	l.MTU = a.MTU
+	return nil
+}
+
 func (k *Kernel) deleteLink(name string) {
 	l := k.link(name)
 	if l == nil {
@@ -72,13 +108,14 @@ func (k *Kernel) deleteLink(name string) {
 			k.cycle(&k.links[i])
 		}
 	}
-	for _, other := range slices.Clone(k.links) {
-		if other.Kind == "vlan" && other.Parent == name {
-			k.deleteLink(other.Name)
-		}
-	}
+	children := slices.DeleteFunc(slices.Clone(k.links), func(o vrf.Link) bool {
+		return o.Parent != name || o.Kind != "vlan" && o.Kind != "veth"
+	})
 	k.dropHopsOn(name)
 	k.links = slices.DeleteFunc(k.links, func(l vrf.Link) bool { return l.Name == name })
+	for _, other := range children {
+		k.deleteLink(other.Name)
+	}
 }
 
 func (k *Kernel) setMaster(a vrf.SetMaster) error {
@@ -117,6 +154,9 @@ func (k *Kernel) setUp(l *vrf.Link, up bool) {
 	if !up {
 		l.Addresses = slices.DeleteFunc(l.Addresses, func(a vrf.Address) bool { return a.Prefix.Addr().Is6() })
 		k.dropHopsOn(l.Name)
+		if l.Kind == "veth" && k.link(l.Parent) != nil {
+			k.dropHopsOn(l.Parent) // which has no carrier any more
+		}
 	}
 	for i := range k.links {
 		if child := &k.links[i]; child.Kind == "vlan" && child.Parent == l.Name && child.Up != up {

@@ -28,6 +28,12 @@ func (k *Kernel) do(a vrf.Action) error {
 		return k.addLink(vrf.Link{Name: a.Name, Kind: "vrf", Table: a.Table, Group: a.Group, MTU: 65575})
 	case vrf.AddVLAN:
 		return k.addVLAN(a)
+	case vrf.AddTunnel:
+		return k.addTunnel(a)
+	case vrf.AddLoop:
+		return k.addLoop(a)
+	case vrf.SetMTU:
+		return k.setMTU(a)
 	case vrf.SetAlias:
 		return k.setAlias(a)
 	case vrf.SetMaster:
