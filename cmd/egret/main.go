@@ -38,7 +38,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), eventsCommand(), explainCommand(), bgpCommand(), teardownCommand(),
-		bfdServerCommand(), referenceCommand(), versionCommand())
+		bfdServerCommand(), controllerCommand(), referenceCommand(), versionCommand())
 	return root
 }
 
