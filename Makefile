@@ -75,7 +75,12 @@ fuzz: deps-build ## a short run of every fuzz target (FUZZTIME=10s PKG=)
 bench: deps-bench build bin/vmrun bin/bench ## the Go benchmarks, and the data plane in a VM (BENCH=-quick; PKG= RUN= select Go benchmarks only)
 	go test -run '^$$' -bench '$(or $(RUN),.)' -benchmem $(or $(PKG),./...)
 	$(if $(PKG)$(RUN),,bin/bench $(BENCH))
+	$(if $(PKG)$(RUN),,$(MAKE) bench-failover)
 
+.PHONY: bench-failover
+bench-failover: deps-bench build bin/vmrun ## how long traffic stops when something fails, and how long 100,000 routes take, beside BIRD and FRR (FIGURES=TestTwin)
+	CGO_ENABLED=0 EGRET_VM_TIMEOUT=40m go test -tags bench -count=1 -timeout 40m -v -run '$(or $(FIGURES),Figures$$)' \
+	  -exec "$(CURDIR)/bin/vmrun" ./acceptance | grep -E 'FIGURE|^(---|FAIL|ok)'
 .PHONY: soak
 soak: deps-build ## long tests under load, outside CI (SOAK=10m PKG=)
 	EGRET_SOAK=$(or $(SOAK),10m) go test -v -count=1 -timeout 2h -tags soak -run Soak $(or $(PKG),./...)
