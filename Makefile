@@ -62,6 +62,10 @@ test-unit: deps-build ## all packages on this kernel (PKG=./vrf RUN=TestDiff)
 test-vm: deps-test build bin/vmrun ## kernel tests, in a VM if this kernel lacks VRFs (PKG= RUN=)
 	.ci/test-vm '$(RUN)' $(PKG)
 
+.PHONY: test-kubernetes
+test-kubernetes: deps-build bin/kube ## tests with a real Kubernetes API server; the first time builds one, 5 minutes (RUN=)
+	EGRET_LAB_REQUIRE=1 go test -v -count=1 -p 1 -timeout 10m $(if $(RUN),-run '$(RUN)') $(or $(PKG),./lab/kube ./egress/crd/...) 2>&1 | .ci/report -v strict=1 -v live=1
+
 .PHONY: fuzz
 fuzz: deps-build ## a short run of every fuzz target (FUZZTIME=10s PKG=)
 	.ci/fuzz $(FUZZTIME) $(PKG)
@@ -110,6 +114,11 @@ bin/vmrun: deps-build
 	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/vmrun
 bin/bench: deps-build
 	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/bench
+
+# The programs go to the user's cache: they are large, and the same for every clone.
+.PHONY: bin/kube
+bin/kube: deps-build
+	go run ./lab/kube/build
 
 # Static, as the VM's guest runs them, too.
 .PHONY: bin/demo bin/egretlab
