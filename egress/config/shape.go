@@ -23,9 +23,11 @@ type shaper struct {
 
 // shape returns what is wrong with the shape of a file, and whether the file is
 // small enough to go on with.
-func shape(root *yaml.Node) (findings []finding, bounded bool) {
+func shape(root *yaml.Node) (findings []finding, bounded bool) { return shapeOf[Raw](root) }
+
+func shapeOf[T any](root *yaml.Node) (findings []finding, bounded bool) {
 	s := &shaper{}
-	s.check(root, reflect.TypeFor[Raw](), "", false)
+	s.check(root, reflect.TypeFor[T](), "", false)
 	if s.values > maxValues {
 		return []finding{{message: fmt.Sprintf("the file has more than %d values (an alias counts as all it stands for)", maxValues), line: 1}}, false
 	}

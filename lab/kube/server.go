@@ -97,7 +97,7 @@ func Start(ctx context.Context, binaries Binaries, dir string, options Options) 
 		s.place = newHere(dir)
 	}
 	peers := "http://127.0.0.1:" + strconv.Itoa(ports[2])
-	s.etcd, err = s.place.start("etcd", binaries.Path("etcd"), "--data-dir="+filepath.Join(dir, "etcd"), "--unsafe-no-fsync", "--log-level=warn",
+	s.etcd, err = s.place.start("etcd", binaries.Path("etcd"), "--data-dir="+filepath.Join(dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
 		"--listen-client-urls="+s.etcdURL, "--advertise-client-urls="+s.etcdURL,
 		"--listen-peer-urls="+peers, "--initial-advertise-peer-urls="+peers, "--initial-cluster=default="+peers)
 	if err == nil {
