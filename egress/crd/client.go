@@ -36,11 +36,13 @@ type Client struct {
 	leases  rest.Interface
 }
 
+// LogTo sends the libraries' own log, of the whole process, to log. It is for once,
+// before anything is watched.
+func LogTo(log *slog.Logger) { klog.SetSlogLogger(log) }
+
 // Connect makes a client of a kubeconfig, or without one of the service account
-// that a pod has. It does not talk to the server yet. The libraries' own log, for
-// the whole process, goes to log.
-func Connect(kubeconfig, userAgent string, log *slog.Logger) (*Client, error) {
-	klog.SetSlogLogger(log)
+// that a pod has. It does not talk to the server yet.
+func Connect(kubeconfig, userAgent string) (*Client, error) {
 	var settings *rest.Config
 	var err error
 	if kubeconfig == "" {
