@@ -150,18 +150,13 @@ func firstErrors(errs []error) error {
 	return errors.Join(rest...)
 }
 
-// nextRound is when the first instance has drained.
+// nextRound is the time to the next decision that nothing but time makes.
 func nextRound(s *cluster.Snapshot, now time.Time) time.Duration {
-	next := roundsAtLeast
-	for i := range s.Gateways {
-		g := &s.Gateways[i]
-		for _, at := range g.Instances {
-			if !at.Draining.IsZero() {
-				next = min(next, max(at.Draining.Add(g.GracePeriod).Sub(now), 10*time.Millisecond))
-			}
-		}
+	next := cluster.NextPlace(*s, now)
+	if next.IsZero() {
+		return roundsAtLeast
 	}
-	return next
+	return min(roundsAtLeast, max(next.Sub(now), 10*time.Millisecond))
 }
 
 // finalizers are on every gateway, until it was deleted and nothing of it is left.

@@ -45,7 +45,9 @@ func convertNode(n *corev1.Node) cluster.Node {
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			node.Ready = c.Status == corev1.ConditionTrue
+			if node.Ready = c.Status == corev1.ConditionTrue; !node.Ready {
+				node.NotReadySince = c.LastTransitionTime.Time
+			}
 		}
 	}
 	return node

@@ -1,6 +1,7 @@
 package crd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,8 @@ type world struct {
 	*kube.Server
 	t      *testing.T
 	client *Client
+	// user is whose rights connect takes; the administrator unless set.
+	user string
 }
 
 func newWorld(t *testing.T) *world {
@@ -35,7 +38,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) connect() *Client {
 	w.t.Helper()
-	c, err := Connect(w.Kubeconfig("admin"), "egret-test")
+	c, err := Connect(w.Kubeconfig(cmp.Or(w.user, "admin")), "egret-test")
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -16,30 +16,46 @@ import (
 	"github.com/egret-router/egret/lab"
 )
 
-// programs are what is built, by the names they are installed under.
-var programs = []struct{ name, pkg string }{
-	{"etcd", "go.etcd.io/etcd/server/v3"},
-	{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
-	{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
-}
+// program is what is built, by the name it is installed under.
+type program struct{ name, pkg string }
 
-// Binaries is the directory that has etcd, kube-apiserver and kubectl, once
-// they are built.
+// The programs of the two build modules. Helm has one of its own: its libraries
+// are of other versions, and a newer Helm is no reason to build an API server.
+var (
+	serverPrograms = []program{
+		{"etcd", "go.etcd.io/etcd/server/v3"},
+		{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
+		{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
+	}
+	helmPrograms = []program{{"helm", "helm.sh/helm/v3/cmd/helm"}}
+)
+
+// Binaries is a directory that has programs, once they are built.
 type Binaries struct {
 	// Dir is in the user's cache directory, named by what the programs are built from.
-	Dir   string
-	tools string // the folder of the build module
-	flags []string
+	Dir      string
+	tools    string // the folder of the build module
+	flags    []string
+	programs []program
 }
 
-// FindBinaries says where the programs are to be; Check whether they are there.
-// It must be called from within this module's folders.
+// FindBinaries says where etcd, kube-apiserver and kubectl are to be; Check
+// whether they are there. It must be called from within this module's folders.
 func FindBinaries() (Binaries, error) {
+	return find("tools", "k8s.io/kubernetes", serverPrograms)
+}
+
+// FindHelm is FindBinaries for helm.
+func FindHelm() (Binaries, error) { return find("helm", "", helmPrograms) }
+
+// find looks at a build module. The version of one of its modules is told to
+// the programs.
+func find(folder, versioned string, programs []program) (Binaries, error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return Binaries{}, err
 	}
-	tools := filepath.Join(root, "lab", "kube", "tools")
+	tools := filepath.Join(root, "lab", "kube", folder)
 	mod, err := os.ReadFile(filepath.Join(tools, "go.mod"))
 	if err != nil {
 		return Binaries{}, fmt.Errorf("read build module: %w", err)
@@ -48,12 +64,15 @@ func FindBinaries() (Binaries, error) {
 	if err != nil {
 		return Binaries{}, fmt.Errorf("read build module: %w", err)
 	}
-	version := requiredVersion(string(mod), "k8s.io/kubernetes")
-	if version == "" {
-		return Binaries{}, fmt.Errorf("%q does not require k8s.io/kubernetes", tools)
+	flags := []string{"-trimpath", "-ldflags", "-s -w"}
+	if versioned != "" {
+		version := requiredVersion(string(mod), versioned)
+		if version == "" {
+			return Binaries{}, fmt.Errorf("%q does not require %s", tools, versioned)
+		}
+		// Without a version, kubectl and the API server refuse one another.
+		flags[2] += " -X k8s.io/component-base/version.gitVersion=" + version
 	}
-	// Without a version, kubectl and the API server refuse one another.
-	flags := []string{"-trimpath", "-ldflags", "-s -w -X k8s.io/component-base/version.gitVersion=" + version}
 	key := sha256.New()
 	fmt.Fprintf(key, "%q %s %s %d:%s", flags, runtime.GOOS, runtime.GOARCH, len(mod), mod)
 	key.Write(sum)
@@ -62,12 +81,12 @@ func FindBinaries() (Binaries, error) {
 		return Binaries{}, fmt.Errorf("find cache directory: %w", err)
 	}
 	dir := filepath.Join(base, "egret", "kube", hex.EncodeToString(key.Sum(nil))[:16])
-	return Binaries{Dir: dir, tools: tools, flags: flags}, nil
+	return Binaries{Dir: dir, tools: tools, flags: flags, programs: programs}, nil
 }
 
 // Check returns an error that says how to get what is missing.
 func (b Binaries) Check() error {
-	for _, p := range programs {
+	for _, p := range b.programs {
 		if _, err := os.Stat(b.Path(p.name)); err != nil {
 			return fmt.Errorf("no %s yet (run: go run ./lab/kube/build): %w", p.name, err)
 		}
@@ -85,7 +104,7 @@ func (b Binaries) Build(ctx context.Context, say func(string)) error {
 	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
 		return fmt.Errorf("create cache: %w", err)
 	}
-	for _, p := range programs {
+	for _, p := range b.programs {
 		if _, err := os.Stat(b.Path(p.name)); err == nil {
 			continue
 		}
@@ -112,7 +131,18 @@ func (b Binaries) build(ctx context.Context, name, pkg string) error {
 // EGRET_LAB_REQUIRE is set.
 func Require(tb testing.TB) Binaries {
 	tb.Helper()
-	b, err := FindBinaries()
+	return require(tb, FindBinaries)
+}
+
+// RequireHelm is Require for helm, and returns where it is.
+func RequireHelm(tb testing.TB) string {
+	tb.Helper()
+	return require(tb, FindHelm).Path("helm")
+}
+
+func require(tb testing.TB, find func() (Binaries, error)) Binaries {
+	tb.Helper()
+	b, err := find()
 	if err == nil {
 		err = b.Check()
 	}

@@ -155,3 +155,10 @@ func (p *hostProcess) Log() string {
 	}
 	return string(text)
 }
+
+// Command runs a program on this machine, and returns its standard output.
+func Command(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	return (&here{}).run(ctx, "", args...)
+}
