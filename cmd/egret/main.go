@@ -39,7 +39,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), eventsCommand(), explainCommand(), bgpCommand(),
 		drainCommand(), undrainCommand(), teardownCommand(),
-		bfdServerCommand(), referenceCommand(), versionCommand())
+		bfdServerCommand(), controllerCommand(), referenceCommand(), versionCommand())
 	return root
 }
 
