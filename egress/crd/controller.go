@@ -89,7 +89,7 @@ func (c *Controller) lead(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil && !onlyStale(err):
+		case err != nil && !errors.Is(err, ErrStale):
 			c.options.Log.Error("cannot write to the API server", "err", err)
 			next = min(next, retryAfter)
 		case err != nil:
@@ -97,14 +97,6 @@ func (c *Controller) lead(ctx context.Context) {
 		}
 		timer.Reset(next)
 	}
-}
-
-// onlyStale says whether an error is of nothing but writes that came too late.
-func onlyStale(err error) bool {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && !errors.Is(joined.Unwrap()[0], ErrStale) {
-		return false
-	}
-	return errors.Is(err, ErrStale)
 }
 
 // round decides from a View and writes what differs. It returns when to decide
@@ -131,8 +123,8 @@ func (c *Controller) round(ctx context.Context, v View) (time.Duration, error) {
 	return nextRound(&s, now), firstErrors(errs)
 }
 
-// firstErrors are the errors that are not about staleness first, if any, since
-// these will be tried again anyway.
+// firstErrors are the errors that are not about staleness, if there are any: else
+// all, which the next View will mend.
 func firstErrors(errs []error) error {
 	var serious, rest []error
 	for _, err := range errs {
@@ -180,7 +172,7 @@ func (c *Controller) finalizers(ctx context.Context, v *View) error {
 			errs = append(errs, c.client.setFinalizer(ctx, k, g.UID, false))
 		}
 	}
-	return errors.Join(errs...)
+	return firstErrors(errs)
 }
 
 // conditions writes those that differ from what objects have.

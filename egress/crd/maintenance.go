@@ -2,7 +2,6 @@ package crd
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -63,7 +62,7 @@ func (c *Controller) maintain(ctx context.Context, v *View) error {
 			set(key, maintenance{})
 		}
 	}
-	return errors.Join(errs...)
+	return firstErrors(errs)
 }
 
 // addressesOf are the blocks that a gateway holds on a node, separated by commas.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -192,4 +193,29 @@ func TestRolesSuffice(t *testing.T) {
 
 	w.kubectl("delete", "egw", "red", "--wait=false")
 	w.eventually("198.51.100.", "get", "pod", "client", `--output=jsonpath={.metadata.annotations['egress\.egret-router\.io/gatewayMaintenanceGatewayIP']}`)
+}
+
+// TestDocumentedObjects holds that the objects of the document are accepted, by the
+// API server and by the controller.
+func TestDocumentedObjects(t *testing.T) {
+	text, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, found := strings.Cut(example, "```")
+	if !found {
+		t.Fatal("the document has no example")
+	}
+	w := newWorld(t)
+	node := w.node(1)
+	w.kubectl("label", "node", node, "rack=a", "--overwrite")
+	w.apply("{apiVersion: v1, kind: Namespace, metadata: {name: egress}}")
+	w.apply(example)
+	w.controller("one")
+	for _, kind := range []string{"extnet/red", "epool/red", "egp/team-a"} {
+		w.eventually("True", "get", kind, `--output=jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+	}
+	w.eventually("1", "get", "egw", "red", "--namespace=egress", "--output=jsonpath={.status.replicas}")
+	w.eventually("2 are wanted, but only 1", "get", "egw", "red", "--namespace=egress", `--output=jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
 }

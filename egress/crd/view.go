@@ -49,7 +49,7 @@ func stateOf(o metav1.Object, conditions []metav1.Condition) objectState {
 	return s
 }
 
-// view converts what the watches have. Conversions of our own objects are kept
+// view converts what the watches have, sorted. Conversions of our own objects are kept
 // from one time to the next, by resource version.
 func (w *watches) view(known *conversions) View {
 	v := View{Live: true, objects: map[objectKey]objectState{}, maintained: map[string]maintenance{}}
@@ -88,7 +88,6 @@ func (w *watches) view(known *conversions) View {
 		state.allocated = p.Status.Allocated
 		v.objects[objectKey{cluster.KindPool, "", p.Name}] = state
 	}
-	sortByName(s.Pools, func(p *cluster.Pool) (string, string) { return "", p.Name }) // a prefix may name the first
 	for _, g := range items[v1alpha1.EgressGateway](w.gateways) {
 		gateway, problems := convertGateway(g, s.Pools)
 		s.Gateways, v.Problems = append(s.Gateways, gateway), append(v.Problems, problems...)
@@ -96,24 +95,10 @@ func (w *watches) view(known *conversions) View {
 		state.nodes, state.replicas = g.Status.Nodes, g.Status.Replicas
 		v.objects[objectKey{cluster.KindGateway, g.Namespace, g.Name}] = state
 	}
-	sortByName(s.Nodes, func(n *cluster.Node) (string, string) { return "", n.Name })
-	sortByName(s.Namespaces, func(n *cluster.Namespace) (string, string) { return "", n.Name })
-	sortByName(s.Pods, func(p *cluster.Pod) (string, string) { return p.Namespace, p.Name })
-	sortByName(s.Networks, func(n *cluster.Network) (string, string) { return "", n.Name })
-	sortByName(s.Gateways, func(g *cluster.Gateway) (string, string) { return g.Namespace, g.Name })
-	sortByName(s.Policies, func(p *cluster.Policy) (string, string) { return "", p.Name })
 	slices.SortFunc(v.Problems, func(a, b cluster.Problem) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Field, b.Field))
 	})
 	return v
-}
-
-func sortByName[T any](list []T, name func(*T) (string, string)) {
-	slices.SortFunc(list, func(a, b T) int {
-		as, an := name(&a)
-		bs, bn := name(&b)
-		return cmp.Or(cmp.Compare(as, bs), cmp.Compare(an, bn))
-	})
 }
 
 func (w *watches) secret(namespace string) secrets {

@@ -1,7 +1,10 @@
 package crd
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -90,17 +93,23 @@ func (w *watches) all() []watch {
 	return list
 }
 
-// items are the objects of a watch, in no order.
-func items[T any](w watch) []*T {
+// items are the objects of a watch by namespace and name.
+func items[T any, P interface {
+	*T
+	metav1.Object
+}](w watch) []P {
 	if w.store == nil {
 		return nil
 	}
-	var list []*T
+	var list []P
 	for _, item := range w.store.List() {
-		if object, ok := item.(*T); ok {
+		if object, ok := item.(P); ok {
 			list = append(list, object)
 		}
 	}
+	slices.SortFunc(list, func(a, b P) int {
+		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
+	})
 	return list
 }
 

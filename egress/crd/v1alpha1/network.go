@@ -265,6 +265,21 @@ type Peer struct {
 	MaxPrefixesRestart string `json:"maxPrefixesRestart,omitempty"`
 	// +optional
 	Export Export `json:"export,omitzero"`
+	// BFD ends the session when a BFD session with the peer is lost; {} takes the
+	// defaults.
+	//
+	// +optional
+	BFD *PeerBFD `json:"bfd,omitempty"`
+}
+
+// PeerBFD ties a BGP session to a BFD session.
+type PeerBFD struct {
+	// +optional
+	Interval string `json:"interval,omitempty"`
+	// +optional
+	Fall *int64 `json:"fall,omitempty"`
+	// +optional
+	MaxHops *int64 `json:"maxHops,omitempty"`
 }
 
 // Password is where a password is.
