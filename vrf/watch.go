@@ -227,6 +227,9 @@ func (k *Kernel) joinGroups(fd, size int) error {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
+	if err := leaveOutOwn(fd, k.port); err != nil {
+		k.log.Debug("all events of our own are read", "error", err)
+	}
 	for _, group := range watchGroups() {
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group)); err != nil {
 			return fmt.Errorf("join group %d: %w", group, err)
