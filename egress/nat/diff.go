@@ -11,12 +11,14 @@ import (
 // the order is: take rules out, take elements out, take objects away, make
 // objects, put elements in, put rules in. A chain is rewritten as a whole if one
 // of its rules differs; of a set only the elements that differ are touched.
+//
+// Both are of one table; have may be the zero Ruleset.
 func Diff(have, want Ruleset) Plan {
 	if !want.Exists {
 		if !have.Exists {
 			return Plan{}
 		}
-		return Plan{Ops: []Op{{Verb: verbDelete, Kind: kindTable}}}
+		return Plan{Table: have.Table, Ops: []Op{{Verb: verbDelete, Kind: kindTable}}}
 	}
 	d := differ{have: have, want: want, rewrite: map[string]bool{}, remakeChain: map[string]bool{}, remakeSet: map[string]bool{}, remakeFlow: map[string]bool{}}
 	// Adding the table that is there wakes it if it is dormant.
@@ -30,7 +32,7 @@ func Diff(have, want Ruleset) Plan {
 	d.makeObjects()
 	d.putElements()
 	d.putRules()
-	return Plan{Ops: d.ops}
+	return Plan{Table: want.Table, Ops: d.ops}
 }
 
 type differ struct {

@@ -322,7 +322,7 @@ func (w *walker) snat(words []string) (string, error) {
 // address for intervals. The value is "" for an element of a set that is no map.
 // That the element is missing is no error; that the set is, is one.
 func (t *Table) Lookup(ctx context.Context, set, key string) (value string, found bool, err error) {
-	out, err := t.run(ctx, false, "", "get", "element", family, tableName, set, "{ "+key+" }")
+	out, err := t.run(ctx, false, "", "get", "element", family, t.name, set, "{ "+key+" }")
 	if err != nil && strings.Contains(err.Error(), "Could not process rule: No such file or directory") {
 		return "", false, nil
 	}

@@ -30,7 +30,7 @@ func FuzzParseRuleset(f *testing.F) {
 		_ = Diff(r, want).script()
 		_ = DiffGuards(r, want).script()
 		_ = RemoveAllButGuards(r).String()
-		_, _ = parseCounters(data)
+		_, _ = parseCounters(data, tableName)
 		_, _ = chainProblems(data)
 	})
 }

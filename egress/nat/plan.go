@@ -39,7 +39,11 @@ type Op struct {
 
 // Plan is a list of operations that are carried out in one transaction: all of
 // them or none.
-type Plan struct{ Ops []Op }
+type Plan struct {
+	// Table is that of the rulesets it was made from.
+	Table string
+	Ops   []Op
+}
 
 // Empty says that there is nothing to do.
 func (p Plan) Empty() bool { return len(p.Ops) == 0 }
@@ -48,23 +52,26 @@ func (p Plan) Empty() bool { return len(p.Ops) == 0 }
 func (p Plan) String() string {
 	var b strings.Builder
 	for _, op := range p.Ops {
-		b.WriteString(op.String())
+		b.WriteString(op.text(p.Table))
 		b.WriteByte('\n')
 	}
 	return b.String()
 }
 
 // head is the command without what stands between braces.
-func (o Op) head() string {
+func (o Op) head(table string) string {
 	if o.Kind == kindTable {
-		return fmt.Sprintf("%s table %s %s", o.Verb, family, tableName)
+		return fmt.Sprintf("%s table %s %s", o.Verb, family, named(table))
 	}
-	return fmt.Sprintf("%s %s %s %s %s", o.Verb, o.Kind, family, tableName, o.Name)
+	return fmt.Sprintf("%s %s %s %s %s", o.Verb, o.Kind, family, named(table), o.Name)
 }
 
-// String is the operation as an nft command.
-func (o Op) String() string {
-	head := o.head()
+// String is the operation as an nft command on the table egret.
+func (o Op) String() string { return o.text(tableName) }
+
+// text is the operation as an nft command on a table.
+func (o Op) text(table string) string {
+	head := o.head(table)
 	switch {
 	case o.Kind == kindElement && o.Verb == verbAdd:
 		return head + " { " + elementText(o.Key, o.Value) + " }"
@@ -101,12 +108,12 @@ func (p Plan) script() string {
 		switch op := p.Ops[i]; {
 		case op.Kind == kindElement:
 			n := run(p.Ops[i:], elementsPerLine)
-			op.writeElements(&b, p.Ops[i:i+n])
+			op.writeElements(&b, p.Table, p.Ops[i:i+n])
 			i += n
 		case op.Verb == verbAdd && (op.Kind == "set" || op.Kind == "map"):
-			i += writeSets(&b, p.Ops[i:])
+			i += writeSets(&b, p.Table, p.Ops[i:])
 		default:
-			b.WriteString(op.String())
+			b.WriteString(op.text(p.Table))
 			b.WriteByte('\n')
 			i++
 		}
@@ -124,8 +131,8 @@ func run(ops []Op, limit int) int {
 	return n
 }
 
-func (o Op) writeElements(b *strings.Builder, ops []Op) {
-	b.WriteString(o.head())
+func (o Op) writeElements(b *strings.Builder, table string, ops []Op) {
+	b.WriteString(o.head(table))
 	b.WriteString(" { ")
 	for i, op := range ops {
 		if i > 0 {
@@ -142,7 +149,7 @@ func (o Op) writeElements(b *strings.Builder, ops []Op) {
 
 // writeSets writes new sets together with their elements, which come behind
 // them in the plan, and says how many operations that were.
-func writeSets(b *strings.Builder, ops []Op) int {
+func writeSets(b *strings.Builder, table string, ops []Op) int {
 	n, fresh := 0, map[string][]Op{}
 	for n < len(ops) && ops[n].Verb == verbAdd && (ops[n].Kind == "set" || ops[n].Kind == "map") {
 		fresh[ops[n].Name] = nil
@@ -163,12 +170,12 @@ func writeSets(b *strings.Builder, ops []Op) int {
 		}
 		n += count
 	}
-	fmt.Fprintf(b, "table %s %s {\n", family, tableName)
+	fmt.Fprintf(b, "table %s %s {\n", family, named(table))
 	for _, set := range sets {
 		set.writeSet(b, fresh[set.Name])
 	}
 	b.WriteString("}\n")
-	b.WriteString(Plan{Ops: rest}.script())
+	b.WriteString(Plan{Table: table, Ops: rest}.script())
 	return n
 }
 

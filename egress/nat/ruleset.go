@@ -18,13 +18,17 @@ const (
 	tableName = "egret"
 )
 
-// Ruleset is the table inet egret as a value. The zero Ruleset says that there
-// is no table.
+func named(table string) string { return cmp.Or(table, tableName) }
+
+// Ruleset is a table as a value, inet egret unless it says otherwise. The zero
+// Ruleset says that there is no table.
 //
 // Rulesets share memory with each other (those of a Renderer, and what
 // Plan.ApplyTo returns with what it was given). So they are immutable: Clone
 // before changing one.
 type Ruleset struct {
+	// Table is the table's name, of the family inet; "" means egret.
+	Table string
 	// Exists says that the table is there.
 	Exists bool
 	// Dormant says that somebody switched the table off.
@@ -114,7 +118,7 @@ func emptyRuleset(n int) Ruleset {
 // Clone returns a deep copy.
 func (r Ruleset) Clone() Ruleset {
 	out := newRuleset()
-	out.Exists, out.Dormant = r.Exists, r.Dormant
+	out.Table, out.Exists, out.Dormant = r.Table, r.Exists, r.Dormant
 	for name, c := range r.Chains {
 		c.Lines = slices.Clone(c.Lines)
 		out.Chains[name] = c
@@ -138,7 +142,7 @@ func (r Ruleset) Clone() Ruleset {
 // shared.
 func (r Ruleset) fork() Ruleset {
 	out := emptyRuleset(len(r.Chains))
-	out.Exists, out.Dormant = r.Exists, r.Dormant
+	out.Table, out.Exists, out.Dormant = r.Table, r.Exists, r.Dormant
 	maps.Copy(out.Chains, r.Chains)
 	maps.Copy(out.Sets, r.Sets)
 	maps.Copy(out.Counters, r.Counters)
@@ -147,7 +151,8 @@ func (r Ruleset) fork() Ruleset {
 	return out
 }
 
-// Equal says whether two rulesets are the same, rules being compared by ID.
+// Equal says whether two rulesets are the same, whatever the names of their tables,
+// rules being compared by ID.
 func (r Ruleset) Equal(other Ruleset) bool {
 	return r.Exists == other.Exists && r.Dormant == other.Dormant &&
 		maps.EqualFunc(r.Chains, other.Chains, Chain.equal) &&
@@ -234,7 +239,7 @@ func (r Ruleset) String() string {
 		return ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "table %s %s {\n", family, tableName)
+	fmt.Fprintf(&b, "table %s %s {\n", family, named(r.Table))
 	if r.Dormant {
 		b.WriteString("\tflags dormant\n")
 	}

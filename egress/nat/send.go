@@ -98,7 +98,7 @@ func (w wire) answer(data []byte) (int, error) {
 			errno := -int32(binary.NativeEndian.Uint32(data[unix.SizeofNlMsghdr:]))
 			seq := int(binary.NativeEndian.Uint32(data[8:]))
 			if errno != 0 && seq < len(w.ops) && w.ops[seq].Verb != "" {
-				return acked, fmt.Errorf("%s: %w", w.ops[seq], unix.Errno(errno))
+				return acked, fmt.Errorf("%s: %w", w.ops[seq].text(w.table), unix.Errno(errno))
 			}
 			if errno != 0 {
 				return acked, unix.Errno(errno)

@@ -270,7 +270,7 @@ var counterReasons = map[string]string{
 
 // parseCounters reads the JSON listing of counters. Those of other tables and
 // those we do not know are left out.
-func parseCounters(data []byte) (map[string]Counter, error) {
+func parseCounters(data []byte, table string) (map[string]Counter, error) {
 	var list listing
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, fmt.Errorf("parse nft listing: %w", err)
@@ -289,7 +289,10 @@ func parseCounters(data []byte) (map[string]Counter, error) {
 		if network, ok := strings.CutPrefix(o.Name, prefixGuardDrops); ok {
 			c.Reason, c.Network = ReasonUplink, network
 		}
-		if o.Table == tableName && c.Reason != "" {
+		if table != tableName {
+			c.Reason = o.Name
+		}
+		if o.Table == table && c.Reason != "" {
 			out[o.Name] = c
 		}
 	}

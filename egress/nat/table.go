@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// Table is the table inet egret of the network namespace the process (or the
-// calling thread) is in. Its methods may be called at the same time.
+// Table is a table of the network namespace the process (or the calling thread) is
+// in: inet egret, unless it was opened under another name. Its methods may be called
+// at the same time.
 //
 // It runs nft itself instead of through sigs.k8s.io/knftables, for three
 // reasons: Watch recognises our own transactions by the process that made them,
@@ -28,6 +29,7 @@ import (
 // Edits of policies, pools and clients go to the kernel without nft (wire.go),
 // which would read all elements of the table first.
 type Table struct {
+	name string
 	path string
 	log  *slog.Logger
 
@@ -39,12 +41,16 @@ type Table struct {
 const killDelay = 5 * time.Second
 
 // Open finds nft and checks that it is new enough (1.0.1) and prints JSON.
-func Open(log *slog.Logger) (*Table, error) {
+func Open(log *slog.Logger) (*Table, error) { return OpenTable(tableName, log) }
+
+// OpenTable is Open for another table of the family inet, whose rulesets are the
+// caller's own (NewRuleset).
+func OpenTable(name string, log *slog.Logger) (*Table, error) {
 	path, err := exec.LookPath("nft")
 	if err != nil {
 		return nil, fmt.Errorf("find nft: %w", err)
 	}
-	t := &Table{path: path, log: log, own: map[uint32]time.Time{}}
+	t := &Table{name: name, path: path, log: log, own: map[uint32]time.Time{}}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	out, err := t.run(ctx, false, "", "--version")
@@ -84,14 +90,16 @@ func checkVersion(text string) error {
 // Snapshot reads the table. A missing table is the zero Ruleset. It takes about
 // 2 s for 100,000 elements.
 func (t *Table) Snapshot(ctx context.Context) (Ruleset, error) {
-	out, err := t.run(ctx, false, "", "-j", "list", "table", family, tableName)
+	out, err := t.run(ctx, false, "", "-j", "list", "table", family, t.name)
 	if errors.Is(err, errMissing) {
 		return Ruleset{}, nil
 	}
 	if err != nil {
 		return Ruleset{}, fmt.Errorf("read table: %w", err)
 	}
-	return parseRuleset(out)
+	r, err := parseRuleset(out)
+	r.Table = t.name
+	return r, err
 }
 
 // Apply carries out the plan in one transaction: all of it or, with an error,
@@ -100,6 +108,9 @@ func (t *Table) Snapshot(ctx context.Context) (Ruleset, error) {
 func (t *Table) Apply(ctx context.Context, p Plan) error {
 	if p.Empty() {
 		return nil
+	}
+	if named(p.Table) != t.name {
+		return fmt.Errorf("change table %q: the plan is for %q", t.name, named(p.Table))
 	}
 	if err := t.apply(ctx, p); err != nil {
 		return fmt.Errorf("change table: %w", err)
@@ -136,23 +147,24 @@ func (t *Table) Check(ctx context.Context, p Plan) error {
 // Delete takes the whole table away, guards included. A missing table is no
 // error.
 func (t *Table) Delete(ctx context.Context) error {
-	script := Op{Verb: verbAdd, Kind: kindTable}.String() + "\n" + Op{Verb: verbDelete, Kind: kindTable}.String() + "\n"
-	if _, err := t.run(ctx, true, script, "-f", "-"); err != nil {
+	both := Plan{Table: t.name, Ops: []Op{{Verb: verbAdd, Kind: kindTable}, {Verb: verbDelete, Kind: kindTable}}}
+	if _, err := t.run(ctx, true, both.script(), "-f", "-"); err != nil {
 		return fmt.Errorf("delete table: %w", err)
 	}
 	return nil
 }
 
-// Counters reads the counters by name. Without a table there are none.
+// Counters reads the counters by name. Without a table there are none. Those of
+// another table than egret have their name as the reason.
 func (t *Table) Counters(ctx context.Context) (map[string]Counter, error) {
-	out, err := t.run(ctx, false, "", "-j", "list", "counters", "table", family, tableName)
+	out, err := t.run(ctx, false, "", "-j", "list", "counters", "table", family, t.name)
 	if errors.Is(err, errMissing) {
 		return map[string]Counter{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
-	return parseCounters(out)
+	return parseCounters(out, t.name)
 }
 
 var errMissing = errors.New("no such object")

@@ -37,7 +37,7 @@ func (t *Table) watch(ctx context.Context, notify func(), buffer int) error {
 	defer stop()
 
 	buf := make([]byte, 1<<18)
-	w := watcher{isOwn: t.isOwn}
+	w := watcher{table: t.name, isOwn: t.isOwn}
 	for {
 		n, err := sock.Read(buf)
 		switch {
@@ -83,6 +83,7 @@ const genmsgSize = 4
 // watcher follows the notifications of transactions. The kernel sends those of
 // a transaction together, and ends them with a new generation.
 type watcher struct {
+	table   string // "" means egret
 	isOwn   func(port uint32) bool
 	touched bool // the transaction that is coming in changes our table
 }
@@ -116,7 +117,7 @@ func (w *watcher) message(kind uint16, body []byte) bool {
 		return true
 	}
 	// The first attribute of every other message is the name of the table.
-	if body[0] == unix.NFPROTO_INET && attribute(body[genmsgSize:], 1) == tableName {
+	if body[0] == unix.NFPROTO_INET && attribute(body[genmsgSize:], 1) == named(w.table) {
 		w.touched = true
 	}
 	return false

@@ -24,14 +24,15 @@ const maxMessageBytes = 32 << 10
 
 // wire is a batch of netlink messages.
 type wire struct {
-	buf []byte
-	ops []Op // by sequence number: the first operation of each message
+	table string
+	buf   []byte
+	ops   []Op // by sequence number: the first operation of each message
 }
 
 // encode gives the batch that carries the plan out; false if a part of the plan
 // is nothing it can say.
 func encode(p Plan) (wire, bool) {
-	var w wire
+	w := wire{table: named(p.Table)}
 	w.message(unix.NFNL_MSG_BATCH_BEGIN, 0, Op{}, func() bool { return true })
 	for i := 0; i < len(p.Ops); {
 		n, ok := w.ops1(p.Ops[i:])
@@ -76,7 +77,7 @@ func (w *wire) ops1(ops []Op) (int, bool) {
 // names are the attributes that say which object is meant. The table's is 1 in
 // every message.
 func (w *wire) names(kind uint16, name string) {
-	w.text(unix.NFTA_SET_TABLE, tableName)
+	w.text(unix.NFTA_SET_TABLE, w.table)
 	w.text(kind, name)
 }
 

@@ -1,0 +1,285 @@
+package steer
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/egret-router/egret/egress/nat"
+)
+
+// Priorities of the base chains, as numbers because that is how nft lists them. The
+// first is before the gateway's (raw), so that a mark of ours never reaches it; the
+// translation is before anybody's masquerade (100) and the gateway's own (95).
+const (
+	priorityClassify  = -310
+	priorityKeep      = -150
+	priorityForward   = -150
+	priorityTranslate = 90
+)
+
+// Names of objects that are there once.
+const (
+	chainClassify = "classify"
+	chainKeep     = "keep"
+	chainForward  = "forward"
+	chainIdentity = "identity"
+	chainUnknown  = "unknown"
+	chainBlocked  = "blocked"
+	chainNothing  = "nothing"
+	setWays       = "ways"
+	setInside4    = "inside4"
+	setInside6    = "inside6"
+	mapClients4   = "clients4"
+	mapClients6   = "clients6"
+	mapTakes      = "takes"
+	mapPuts       = "puts"
+
+	counterUnknown = "drop_unknown"
+	counterBlocked = "drop_blocked"
+	counterNothing = "drop_no_gateway"
+	counterLost    = "drop_lost"
+	counterLeak    = "drop_leak"
+)
+
+// never are destinations that no gateway can have: this host, links, groups.
+var never = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
+}
+
+// ours matches packets that a policy concerns.
+const ours = "meta mark & 0x40000000 != 0"
+
+var clearMark = fmt.Sprintf("meta mark set meta mark & %#x", ^markMask)
+
+func setMark(number uint16) string {
+	return fmt.Sprintf("meta mark set meta mark & %#x | %#x", ^markMask, markOf(number))
+}
+
+func drop(counter string) string { return fmt.Sprintf("counter name %q drop", counter) }
+
+// filter is the packet filter. How a packet of a pod goes through it:
+//
+//	prerouting raw-10  classify  source -> policy -> longest destination -> mark of a set
+//	prerouting mangle  keep      flows keep the set they began with; drops happen here,
+//	                             so that replies to who asked from outside are spared
+//	forward    mangle  forward   nothing marked leaves but by the tunnel; MSS
+//	postrouting nat    identity  bound to no translation before anybody translates it
+func (d *decider) filter(sets []Set) nat.Ruleset {
+	r := nat.NewRuleset(TableName)
+	for _, c := range []string{counterUnknown, counterBlocked, counterNothing, counterLost, counterLeak} {
+		r.Counters[c] = true
+	}
+	t := d.cfg.Tunnel
+	ways := nat.Set{Key: "ifname", Elements: map[string]string{}}
+	for _, device := range []string{t.Device, t.Loop, PeerOf(t.Loop)} {
+		ways.Elements[nat.DeviceKey(device)] = ""
+	}
+	r.Sets[setWays] = ways
+	d.classify(r)
+	d.keep(r, sets)
+	d.leave(r)
+	return r
+}
+
+func (d *decider) classify(r nat.Ruleset) {
+	inside := append(append([]netip.Prefix{}, never...), d.cfg.Inside...)
+	r.Sets[setInside4], r.Sets[setInside6] = nat.AddressSet(inside, true), nat.AddressSet(inside, false)
+	r.Sets[mapClients4], r.Sets[mapClients6] = nat.AddressMap(d.clients(), true), nat.AddressMap(d.clients(), false)
+	r.AddChain(chainClassify, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityClassify, Policy: "accept"},
+		"iifname @"+setWays+" "+clearMark+" return",
+		ours+" "+clearMark, // nobody may bring in a mark of ours
+		"ip daddr @"+setInside4+" return",
+		"ip6 daddr @"+setInside6+" return",
+		"ip saddr vmap @"+mapClients4,
+		"ip6 saddr vmap @"+mapClients6)
+	// This node's own addresses are asked for here, behind the sources, so that it costs
+	// nobody else anything.
+	const local = "fib daddr type { local, broadcast, anycast, multicast } return"
+	r.AddChain(chainUnknown, nat.Base{}, local, setMark(codeUnknown))
+	r.AddChain(chainBlocked, nat.Base{}, local, setMark(codeBlocked))
+	r.AddChain(chainNothing, nat.Base{}, setMark(codeNothing))
+	for _, p := range d.rules {
+		texts := []string{local, "ct original zone set " + strconv.Itoa(zone), setMark(codeNormal)}
+		for i, family := range []string{"ip", "ip6"} {
+			if s := nat.AddressMap(p.destinations, i == 0); len(s.Elements) > 0 {
+				name := nat.ObjectName("dst"+[]string{"4_", "6_"}[i], p.name)
+				r.Sets[name] = s
+				texts = append(texts, family+" daddr vmap @"+name)
+			}
+		}
+		r.AddChain(policyName(p.name), nat.Base{}, texts...)
+	}
+	d.spread(r)
+}
+
+func policyName(name string) string { return nat.ObjectName("policy_", name) }
+
+// clients say which chain a source belongs to: that of its policy, none for those
+// without a policy, that of the unknown for the rest of the node's pods.
+func (d *decider) clients() []nat.Value {
+	var out []nat.Value
+	for _, p := range d.cfg.Local {
+		out = append(out, nat.Value{Prefix: p, Value: "goto " + chainUnknown})
+	}
+	policies := map[string]bool{}
+	for _, p := range d.rules {
+		policies[p.name] = true
+	}
+	for _, c := range d.cfg.Clients {
+		v := nat.Value{Prefix: netip.PrefixFrom(c.Address, c.Address.BitLen())}
+		switch {
+		case c.Blocked || c.Policy != "" && !policies[c.Policy]:
+			v.Value = "goto " + chainBlocked
+		case c.Policy != "":
+			v.Value = "goto " + policyName(c.Policy)
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// keep carries decisions out, where conntrack knows the flow.
+func (d *decider) keep(r nat.Ruleset, sets []Set) {
+	masked := fmt.Sprintf("meta mark & %#x", markMask)
+	r.AddChain(chainKeep, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityKeep, Policy: "accept"},
+		"meta mark & 0x40000000 == 0 return",
+		"ct direction reply "+clearMark+" return",
+		fmt.Sprintf("%s == %#x %s", masked, markOf(codeUnknown), drop(counterUnknown)),
+		fmt.Sprintf("%s == %#x %s", masked, markOf(codeBlocked), drop(counterBlocked)),
+		fmt.Sprintf("ct mark & %#x vmap @%s", markMask, mapTakes),
+		// What began as normal traffic goes on as such when an edit steers it.
+		"ct mark & 0x40000000 == 0 ct state established,related "+clearMark+" return",
+		fmt.Sprintf("%s == %#x %s", masked, markOf(codeNothing), drop(counterNothing)),
+		masked+" vmap @"+mapPuts,
+		// A flow of a set that is lost, to where no gateway leads any more: it must not
+		// leave in another way, it is bound to its source.
+		"ct mark & 0x40000000 != 0 "+drop(counterLost),
+		clearMark)
+	takes := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
+	puts := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
+	for _, s := range sets {
+		n := strconv.Itoa(int(s.Number))
+		if !s.Lost {
+			takes.Elements[nat.Mark(s.Mark)] = "goto take_" + n
+			r.AddChain("take_"+n, nat.Base{}, setMark(s.Number))
+		}
+		if s.Active {
+			puts.Elements[nat.Mark(s.Mark)] = "goto put_" + n
+			r.AddChain("put_"+n, nat.Base{}, fmt.Sprintf("ct mark set ct mark & %#x | %#x", ^markMask, s.Mark))
+			r.AddChain(setName(&s), nat.Base{}, setMark(s.Number))
+		}
+	}
+	r.Sets[mapTakes], r.Sets[mapPuts] = takes, puts
+}
+
+func setName(s *Set) string { return "set_" + strconv.Itoa(int(s.Number)) }
+
+// leave is what happens on the way out.
+func (d *decider) leave(r nat.Ruleset) {
+	mss := func(family string, header int) []string {
+		var out []string
+		for _, way := range []string{"oifname", "iifname"} {
+			out = append(out, fmt.Sprintf("meta nfproto %s %s @%s tcp flags & (syn | rst) == syn tcp option maxseg size set %d",
+				family, way, setWays, d.cfg.Tunnel.MTU-header))
+		}
+		return out
+	}
+	texts := []string{ours + " oifname != @" + setWays + " " + drop(counterLeak)}
+	texts = append(texts, mss("ipv4", 40)...)
+	texts = append(texts, mss("ipv6", 60)...)
+	r.AddChain(chainForward, nat.Base{Type: "filter", Hook: "forward", Priority: priorityForward, Policy: "accept"}, texts...)
+	r.AddChain(chainIdentity, nat.Base{Type: "nat", Hook: "postrouting", Priority: priorityTranslate, Policy: "accept"},
+		ours+" oifname @"+setWays+" snat ip to ip saddr",
+		ours+" oifname @"+setWays+" snat ip6 to ip6 saddr")
+}
+
+// policyChain is a policy with where its destinations go.
+type policyChain struct {
+	name         string
+	destinations []nat.Value
+}
+
+// policies works out where each rule leads, and which sets there are.
+func (d *decider) policies() {
+	d.spreads, d.users = map[string]choice{}, map[string]map[netip.Addr]bool{}
+	clients := map[string][]netip.Addr{}
+	for _, c := range d.cfg.Clients {
+		if !c.Blocked {
+			clients[c.Policy] = append(clients[c.Policy], c.Address)
+		}
+	}
+	seen := map[string]bool{}
+	for _, p := range d.cfg.Policies {
+		if seen[p.Name] {
+			d.problems = append(d.problems, fmt.Sprintf("policy %q is there twice: the first counts", p.Name))
+			continue
+		}
+		seen[p.Name] = true
+		chain := policyChain{name: p.Name}
+		rules := slices.SortedStableFunc(slices.Values(p.Rules), func(a, b Rule) int { return a.Destination.Compare(b.Destination) })
+		for _, rule := range rules {
+			if rule.Destination.IsValid() {
+				chain.destinations = append(chain.destinations, nat.Value{Prefix: rule.Destination.Masked(), Value: d.verdict(rule, clients[p.Name])})
+			}
+		}
+		d.rules = append(d.rules, chain)
+	}
+}
+
+// verdict is where a rule leads.
+func (d *decider) verdict(r Rule, clients []netip.Addr) string {
+	if r.Skip {
+		return ""
+	}
+	usable := d.usable(r)
+	if len(usable) == 0 {
+		return "goto " + chainNothing
+	}
+	c := choose(usable, r.MaxNextHops)
+	if c.all != nil {
+		return d.gotoSet(c.all)
+	}
+	name := hex(strings.Join(c.ring, "\x00") + " " + strconv.Itoa(r.MaxNextHops))
+	d.spreads[name] = c
+	if d.users[name] == nil {
+		d.users[name] = map[netip.Addr]bool{}
+	}
+	for _, a := range clients {
+		d.users[name][a] = true
+	}
+	for _, members := range c.list() {
+		d.gotoSet(members) // also those without a client yet: one that comes then costs an element
+	}
+	return "goto spread_" + name
+}
+
+func (d *decider) gotoSet(members []string) string {
+	s, ok := d.set(members)
+	if !ok {
+		d.problems = append(d.problems, "there are more sets of gateways than numbers: some destinations are closed")
+		return "goto " + chainNothing
+	}
+	return "goto " + setName(s)
+}
+
+// spread is a chain for each choice, with maps from clients to sets.
+func (d *decider) spread(r nat.Ruleset) {
+	for name, c := range d.spreads {
+		var values []nat.Value
+		for a := range d.users[name] {
+			values = append(values, nat.Value{Prefix: netip.PrefixFrom(a, a.BitLen()), Value: d.gotoSet(c.of(a))})
+		}
+		var texts []string
+		for i, family := range []string{"ip", "ip6"} {
+			choose := "choose" + []string{"4_", "6_"}[i] + name
+			r.Sets[choose] = nat.AddressMap(values, i == 0)
+			texts = append(texts, family+" saddr vmap @"+choose)
+		}
+		r.AddChain("spread_"+name, nat.Base{}, append(texts, "goto "+chainNothing)...)
+	}
+}
