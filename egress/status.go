@@ -216,6 +216,10 @@ type ProbeTargetStatus struct {
 	LastError string        `json:"lastError,omitempty"`
 	Attempts  uint64        `json:"attempts"`
 	Failures  uint64        `json:"failures"`
+	// Suppressed says that damping keeps the target down; HeldUntil is, while it
+	// answers, when it can be up again at the earliest.
+	Suppressed bool      `json:"suppressed,omitempty"`
+	HeldUntil  time.Time `json:"heldUntil,omitzero"`
 }
 
 // PoolStatus is one pool.

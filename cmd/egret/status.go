@@ -127,12 +127,16 @@ func printProbes(w io.Writer, networks []egress.NetworkStatus, now time.Time) {
 	for _, n := range networks {
 		for _, p := range n.Probes {
 			for _, t := range p.Targets {
+				verdict := t.Verdict
+				if t.Suppressed {
+					verdict += " (suppressed)"
+				}
 				rtt, failures := t.LastRTT.Round(10*time.Microsecond).String(), fmt.Sprintf("%d/%d", t.Failures, t.Attempts)
 				if p.BFD != nil {
 					rtt, failures = "-", "-"
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, p.Name, p.Verdict, age(now, p.Since), t.Target,
-					t.Verdict, rtt, failures, dash(t.LastError))
+					verdict, rtt, failures, dash(t.LastError))
 			}
 		}
 	}
