@@ -31,8 +31,14 @@ type alarm struct {
 	place int
 }
 
-// idleWait is how long a clock without alarms sleeps.
-const idleWait = time.Hour
+const (
+	// idleWait is how long a clock without alarms sleeps.
+	idleWait = time.Hour
+	// maxShared is how many alarms ring together when not all are due: without a
+	// bound those that share a wakeup would draw in more each time, until all
+	// targets are tried in one burst.
+	maxShared = 32
+)
 
 func newClock() *clock { return &clock{woken: make(chan struct{}, 1)} }
 
@@ -104,7 +110,7 @@ func (c *clock) due(buf []*alarm, now time.Time) ([]*alarm, time.Duration) {
 	// The first must be due; what follows it may be early.
 	for len(c.alarms) > 0 {
 		a := c.alarms[0]
-		if wait := a.at.Sub(now); wait > 0 && (len(buf) == 0 || wait > a.slack) {
+		if wait := a.at.Sub(now); wait > 0 && (len(buf) == 0 || len(buf) >= maxShared || wait > a.slack) {
 			break
 		}
 		buf = append(buf, heap.Pop(&c.alarms).(*alarm))
