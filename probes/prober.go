@@ -21,9 +21,10 @@ type Prober struct {
 	log    *slog.Logger
 	notify func()
 	// triers makes what tries a target; tests inject their own.
-	triers func(Config, Target) trier
-	clock  *clock
-	pinger *pinger
+	triers  func(Config, Target) trier
+	clock   *clock
+	pinger  *pinger
+	started time.Time
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -75,7 +76,7 @@ func New(log *slog.Logger, notify func()) *Prober {
 // newProber has no triers yet.
 func newProber(log *slog.Logger, notify func()) *Prober {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Prober{log: log, notify: notify, clock: newClock(), ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1)}
+	p := &Prober{log: log, notify: notify, clock: newClock(), started: time.Now(), ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1)}
 	p.pinger = newPinger(p.clock)
 	p.running.Go(func() {
 		defer p.pinger.close()
