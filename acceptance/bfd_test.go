@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,11 +23,18 @@ const (
 )
 
 // withBFD is the standard configuration with BFD sessions to all next hops, which
-// blue's BGP sessions follow.
-func withBFD() string {
+// the BGP sessions of these networks follow. No BGP session misses its peer by itself.
+func withBFD(follow ...string) string {
 	probe := fmt.Sprintf("    nextHopProbes: [{type: bfd, interval: %s, fall: %d}]\n    probes:\n", bfdInterval, bfdMult)
-	blue := fmt.Sprintf("asn: %d, ", lab.BlueASN)
-	return strings.NewReplacer("    probes:\n", probe, blue, blue+"bfd: {}, holdTime: 600s, ").Replace(options{}.config())
+	replace := []string{"    probes:\n", probe}
+	for network, number := range map[string]int{"red": lab.RedASN, "blue": lab.BlueASN} {
+		asn, more := fmt.Sprintf("asn: %d, ", number), "holdTime: 600s, "
+		if slices.Contains(follow, network) {
+			more += "bfd: {}, "
+		}
+		replace = append(replace, asn, asn+more)
+	}
+	return strings.NewReplacer(replace...).Replace(options{}.config())
 }
 
 var (
@@ -45,7 +53,10 @@ func TestBFD(t *testing.T) {
 	g.peersAre(t, "Up", g.Upstreams()...)
 	g.sessionStatus(t)
 	g.frozenRouter(t)
-	g.frozenPeer(t)
+	g.reload(t, withBFD("red", "blue")) // which ends no session
+	g.up(options{})
+	g.frozenPeer(t, g.Blue, teamB, teamA)
+	g.frozenPeer(t, g.Red, teamA, teamB)
 	g.restartsUnderBFD(t)
 	g.teardownTellsPeers(t)
 }

@@ -79,7 +79,7 @@ func (g *gateway) restartsUnderBFD(t *testing.T) {
 		if out, err := g.Egret("plan", "--config", g.ConfigPath()); err != nil || out != "nothing to change\n" {
 			t.Errorf("%s: plan while no daemon runs: %v\n%s", how.name, err, out)
 		}
-		g.start(withBFD())
+		g.start(withBFD("red", "blue"))
 		g.up(options{})
 		g.synced()
 		g.sessionStatus(t)
