@@ -59,7 +59,7 @@ test-unit: deps-build ## all packages on this kernel (PKG=./vrf RUN=TestDiff)
 	go test -v -count=1 -timeout 10m $(if $(RUN),-run '$(RUN)') $(or $(PKG),./...) 2>&1 | .ci/report $(if $(PKG)$(RUN),,-v passed=.cache/passed)
 
 .PHONY: test-vm
-test-vm: deps-test build bin/vmrun ## kernel tests, in a VM if this kernel lacks VRFs (PKG= RUN=)
+test-vm: deps-test build bin/egret-next bin/vmrun ## kernel tests, in a VM if this kernel lacks VRFs (PKG= RUN=)
 	.ci/test-vm '$(RUN)' $(PKG)
 
 .PHONY: test-kubernetes
@@ -115,9 +115,12 @@ containerlab: ## run the containerlab topology inside a VM and check the outcome
 deps-build deps-test deps-demo deps-bench: deps-%:
 	@lab/deps.sh $*
 
-.PHONY: bin/vmrun bin/bench
+.PHONY: bin/vmrun bin/bench bin/egret-next
 bin/vmrun: deps-build
 	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/vmrun
+# The version that tests upgrade to.
+bin/egret-next: deps-build
+	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)-next" -o $@ ./cmd/egret
 bin/bench: deps-build
 	CGO_ENABLED=0 $(GOBUILD) -o $@ ./lab/bench
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,11 +23,18 @@ const (
 )
 
 // withBFD is the standard configuration with BFD sessions to all next hops, which
-// blue's BGP sessions follow.
-func withBFD() string {
+// the BGP sessions of these networks follow. No BGP session misses its peer by itself.
+func withBFD(follow ...string) string {
 	probe := fmt.Sprintf("    nextHopProbes: [{type: bfd, interval: %s, fall: %d}]\n    probes:\n", bfdInterval, bfdMult)
-	blue := fmt.Sprintf("asn: %d, ", lab.BlueASN)
-	return strings.NewReplacer("    probes:\n", probe, blue, blue+"bfd: {}, holdTime: 600s, ").Replace(options{}.config())
+	replace := []string{"    probes:\n", probe}
+	for network, number := range map[string]int{"red": lab.RedASN, "blue": lab.BlueASN} {
+		asn, more := fmt.Sprintf("asn: %d, ", number), "holdTime: 600s, "
+		if slices.Contains(follow, network) {
+			more += "bfd: {}, "
+		}
+		replace = append(replace, asn, asn+more)
+	}
+	return strings.NewReplacer(replace...).Replace(options{}.config())
 }
 
 var (
@@ -36,16 +44,20 @@ var (
 
 // TestBFD: next hops learned by BGP are probed by BFD, FRR's and BIRD's. A
 // frozen router is noticed while its link is up and BGP has not missed it, and
-// comes back; a restart of the daemon is nothing that a peer's BFD sees.
+// comes back; a restart or an upgrade of the daemon is nothing that a peer sees.
 func TestBFD(t *testing.T) {
 	g := topology(t, lab.OverlapOptions{BFDInterval: bfdInterval, BFDMult: bfdMult, HoldTime: 600 * time.Second})
+	g.installed(t)
 	g.start(withBFD())
 	g.up(options{})
 	g.peersAre(t, "Up", g.Upstreams()...)
 	g.sessionStatus(t)
 	g.frozenRouter(t)
-	g.frozenPeer(t)
-	g.restartUnderBFD(t)
+	g.reload(t, withBFD("red", "blue")) // which ends no session
+	g.up(options{})
+	g.frozenPeer(t, g.Blue, teamB, teamA)
+	g.frozenPeer(t, g.Red, teamA, teamB)
+	g.restartsUnderBFD(t)
 	g.teardownTellsPeers(t)
 }
 
@@ -177,33 +189,6 @@ func (g *gateway) hopsInGroups(port string, want bool) error {
 	return nil
 }
 
-// restartUnderBFD kills the daemon under traffic and starts it again.
-func (g *gateway) restartUnderBFD(t *testing.T) {
-	t.Helper()
-	watch := g.watchSessions()
-	stop := g.streams(traffic.ICMP, clients...)
-	g.daemon.Kill9()
-	if out, err := g.Egret("plan", "--config", g.ConfigPath()); err != nil || out != "nothing to change\n" {
-		t.Errorf("plan while no daemon runs: %v\n%s", err, out)
-	}
-	g.start(withBFD())
-	g.up(options{})
-	g.synced()
-	g.sessionStatus(t)
-	g.empty("after the restart")
-	for c, r := range stop() {
-		if r.Lost > 0 || r.Received == 0 {
-			t.Errorf("%s lost %d of %d echo requests over the restart: %+v", c, r.Lost, r.Sent, r.Gaps)
-		}
-	}
-	if err := watch(); err != nil {
-		t.Error(err)
-	}
-	if strings.Contains(g.daemon.Log(), "operations=") {
-		t.Errorf("the restarted daemon changed the kernel:\n%s", g.daemon.Log())
-	}
-}
-
 // watchSessions polls both routers until the returned function is called, which
 // reports the first session that was not Up, or that had left Up meanwhile.
 func (g *gateway) watchSessions() func() error {
@@ -290,6 +275,9 @@ func (g *gateway) teardownTellsPeers(t *testing.T) {
 		t.Errorf("teardown: %v\n%s", err, out)
 	}
 	g.peersAre(t, "Down", g.Upstreams()...)
+	if log, err := g.Gateway.Run("cat", "/run/egret/bfd.log"); err != nil || strings.Count(log, "bfd session changed") < 8 {
+		t.Errorf("the log of the sessions: %v\n%s", err, log)
+	}
 	for _, a := range transferGateways {
 		if s, err := g.Red.Router.BFDSession(a, false); err != nil || s.RemoteDiag != "administratively down" {
 			t.Errorf("red was not told about the end: %+v, %v", s, err)

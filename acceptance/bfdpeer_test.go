@@ -13,17 +13,20 @@ import (
 	"github.com/egret-router/egret/lab/traffic"
 )
 
-// frozenPeer stops blue's router: its BGP sessions, whose hold time is minutes
-// and which have graceful restart, go down with their BFD sessions and stay down
-// until these are back. The events tell it.
-func (g *gateway) frozenPeer(t *testing.T) {
+// frozenPeer stops the router of a network: its BGP sessions, whose hold time is
+// minutes and which have graceful restart, go down with their BFD sessions and
+// stay down until these are back. The events tell it, and the other network's
+// clients lose nothing.
+func (g *gateway) frozenPeer(t *testing.T, u *lab.Upstream, clients, others []string) {
 	t.Helper()
-	stop := g.streams(traffic.UDP, teamA...)
-	if err := g.Blue.Router.Freeze(); err != nil {
+	stop := g.streams(traffic.UDP, others...)
+	if err := u.Router.Freeze(); err != nil {
 		t.Fatal(err)
 	}
-	g.phases("Up", "Down")
-	lab.Eventually(t, patience, "blue's BGP sessions down with their BFD sessions", func() error {
+	phases := map[string]string{"red": "Up", "blue": "Up"}
+	phases[u.Name] = "Down"
+	g.wait(phases)
+	lab.Eventually(t, patience, u.Name+"'s BGP sessions down with their BFD sessions", func() error {
 		s, err := g.status()
 		if err != nil {
 			return err
@@ -31,28 +34,28 @@ func (g *gateway) frozenPeer(t *testing.T) {
 		for _, n := range s.Networks {
 			for _, p := range n.Peers {
 				down := p.State == "idle" && strings.Contains(p.LastError, "BFD session down: detection time expired") && p.Accepted == 0
-				if down != (n.Name == "blue") {
+				if down != (n.Name == u.Name) {
 					return fmt.Errorf("%s: %+v", n.Name, p)
 				}
 			}
-			if n.Name == "blue" && n.LearnedRoutes != 0 {
-				return fmt.Errorf("blue has %d learned routes", n.LearnedRoutes)
+			if n.Name == u.Name && n.LearnedRoutes != 0 {
+				return fmt.Errorf("%s has %d learned routes", n.Name, n.LearnedRoutes)
 			}
 		}
 		return nil
 	})
-	g.failureIsTold(t, "blue")
-	if err := g.Blue.Router.Thaw(); err != nil {
+	g.failureIsTold(t, u.Name)
+	if err := u.Router.Thaw(); err != nil {
 		t.Fatal(err)
 	}
 	g.up(options{})
 	g.peersAre(t, "Up", g.Upstreams()...)
-	for _, c := range teamB {
-		g.answer(c, "blue", options{}.pools("blue"))
+	for _, c := range clients {
+		g.answer(c, u.Name, options{}.pools(u.Name))
 	}
 	for c, r := range stop() {
 		if r.Lost > 0 || r.Received == 0 {
-			t.Errorf("red's %s lost %d of %d while blue's router was frozen: %+v", c, r.Lost, r.Sent, r.Gaps)
+			t.Errorf("%s lost %d of %d while %s's router was frozen: %+v", c, r.Lost, r.Sent, u.Name, r.Gaps)
 		}
 	}
 }

@@ -3,5 +3,6 @@
 // a real kernel. They assert on what the routers' RIBs and the far servers saw.
 //
 // They need VRFs, nftables, FRR and BIRD (see lab.Require), and the binary at
-// EGRET_BIN, by default bin/egret in the module's root.
+// EGRET_BIN, by default bin/egret in the module's root; what they upgrade to is
+// at EGRET_NEXT_BIN, by default bin/egret-next.
 package acceptance

@@ -44,6 +44,8 @@ type fanOptions struct {
 	onNoNextHop string
 	// pools and policies replace the standing ones.
 	pools, policies, bindings string
+	// nextHopProbes replaces the standing one of red.
+	nextHopProbes string
 }
 
 const (
@@ -71,6 +73,10 @@ func (o fanOptions) config() string {
 	if onNoNextHop == "" {
 		onNoNextHop = "drop"
 	}
+	probes := o.nextHopProbes
+	if probes == "" {
+		probes = "{type: icmp, interval: 1s, fall: 6, rise: 1}"
+	}
 	bindings := ""
 	if o.bindings != "" {
 		bindings = "bindings:" + o.bindings
@@ -82,7 +88,7 @@ networks:
     addresses: [172.16.0.1/24, "fd00:16::1/64"]
     onNoNextHop: %s
     bgp: {asn: 64512, peers: [{address: 172.16.0.11, asn: 65001}, {address: "fd00:16::11", asn: 65001}]}
-    nextHopProbes: [{type: icmp, interval: 1s, fall: 6, rise: 1}]
+    nextHopProbes: [%s]
   - name: blue
     interfaces: [eth2]
     addresses: [172.16.0.1/24, "fd00:16::1/64"]
@@ -91,7 +97,7 @@ pools:%s
 policies:%s
 %s
 flowtable: %t
-`, onNoNextHop, pools, policies, bindings, !o.noFlowtable)
+`, onNoNextHop, probes, pools, policies, bindings, !o.noFlowtable)
 }
 
 // fanRules are two rules, one for each family, by routers.

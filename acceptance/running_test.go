@@ -16,14 +16,19 @@ type running struct {
 	t      *testing.T
 	host   *lab.EgretHost
 	daemon *lab.Proc
+	// path is the program to run instead of the common copy, when not "".
+	path string
 }
 
 // start starts the daemon; it does not wait.
 func (g *running) start(config string) {
 	g.t.Helper()
-	path, err := binary()
-	if err != nil {
-		g.t.Fatal(err)
+	path := g.path
+	if path == "" {
+		var err error
+		if path, err = binary(); err != nil {
+			g.t.Fatal(err)
+		}
 	}
 	p, err := g.host.StartEgret(path, config)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 type EventKind string
 
 // The kinds of events. Subject and State mean, in this order: a probe and its
-// target, the verdict; a BFD session, its state; a next hop, usable or lost; a
+// target, the verdict, with what damping began or ended by it; a BFD session, its state; a next hop, usable or lost; a
 // peer, the state of the session; a network, its phase; the number of prefixes,
 // advertised or withdrawn; the configuration, taken or refused; what somebody
 // else changed, repaired; a step of the round, failed; the stage of a drain,
@@ -39,6 +39,8 @@ type Event struct {
 	Subject string    `json:"subject,omitempty"`
 	State   string    `json:"state"`
 	Cause   string    `json:"cause,omitempty"`
+	// Attempts is how many attempts of a probe in a row led to its verdict.
+	Attempts int `json:"attempts,omitempty"`
 	// Detection is from the first sign of a failure (the start of the first failed
 	// attempt, the last BFD packet) to the verdict.
 	Detection time.Duration `json:"detectionNanoseconds,omitempty"`

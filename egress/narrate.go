@@ -2,6 +2,7 @@ package egress
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"time"
@@ -16,6 +17,8 @@ import (
 // took. It belongs to the loop.
 type narrator struct {
 	log *eventLog
+	// lines gets those events that nobody else logs.
+	lines *slog.Logger
 	// heard is the last change of a verdict that was told.
 	heard    uint64
 	sessions map[string]sessionSeen
@@ -46,8 +49,8 @@ type hopIn struct {
 	device  string
 }
 
-func newNarrator(log *eventLog) *narrator {
-	return &narrator{log: log, sessions: map[string]sessionSeen{}, peers: map[peerOf]string{}, failing: map[string]time.Time{}, reached: map[string]bool{}, timings: timings{}}
+func newNarrator(log *eventLog, lines *slog.Logger) *narrator {
+	return &narrator{log: log, lines: lines, sessions: map[string]sessionSeen{}, peers: map[peerOf]string{}, failing: map[string]time.Time{}, reached: map[string]bool{}, timings: timings{}}
 }
 
 // verdicts tells what probes and BFD sessions have found out since the last time.
@@ -55,12 +58,15 @@ func (n *narrator) verdicts(changes []probes.Change, sessions []bfd.State) {
 	for _, c := range changes {
 		n.heard = c.Seq
 		e := Event{At: c.At, Kind: EventProbe, Network: c.Network, Subject: strings.TrimSpace(c.Probe + " " + c.Target),
-			State: c.To.String(), Cause: c.Cause, Detection: c.Detection}
+			State: c.To.String(), Cause: c.Cause, Attempts: c.Attempts, Detection: c.Detection}
 		if c.Whole {
 			e.Subject = c.Probe
 		}
-		if c.Suppressed {
+		switch {
+		case c.Suppressed:
 			e.State += ", suppressed"
+		case c.Released:
+			e.State += ", released"
 		}
 		n.log.add(e)
 		if c.Whole && c.To == probes.Down {
@@ -195,12 +201,14 @@ func (n *narrator) prefixes(network string, now map[netip.Prefix]bool) {
 	if gone > 0 {
 		took := n.sinceVerdict(network)
 		n.log.add(Event{Kind: EventPool, Network: network, Subject: count(gone, "prefix"), State: "withdrawn", Withdraw: took})
+		n.lines.Warn("withdrawn", "network", network, "prefixes", gone, "after", took)
 		if took > 0 {
 			n.timings.add(network, stageWithdraw, took)
 		}
 	}
 	if more > 0 {
 		n.log.add(Event{Kind: EventPool, Network: network, Subject: count(more, "prefix"), State: "advertised"})
+		n.lines.Info("advertised", "network", network, "prefixes", more)
 	}
 }
 
@@ -250,6 +258,9 @@ func (n *narrator) hops(networks []NetworkDecision) {
 			e := Event{Kind: EventNextHop, Network: dec.Name, Subject: h.Address.String(), State: "usable"}
 			if !h.Usable {
 				e.State, e.Cause = "lost", h.Reason
+				n.lines.Warn("next hop lost", "network", dec.Name, "next_hop", e.Subject, "device", h.Device, "reason", h.Reason)
+			} else {
+				n.lines.Info("next hop usable", "network", dec.Name, "next_hop", e.Subject, "device", h.Device)
 			}
 			n.log.add(e)
 		}

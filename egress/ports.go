@@ -46,6 +46,7 @@ type Prober interface {
 	State() []probes.State
 	// Changes are those of verdicts after the one with this number, oldest first.
 	Changes(after uint64) []probes.Change
+	Cost() probes.Cost
 }
 
 // BFD runs BFD sessions; *bfd.Client and *bfd.Sessions are the real ones.

@@ -55,10 +55,10 @@ func (r *Router) probeStatuses(want *Desired) map[string][]ProbeStatus {
 }
 
 func probeStatus(name string, p probes.State) ProbeStatus {
-	out := ProbeStatus{Name: name, Verdict: p.Verdict.String(), Since: p.Since}
+	out := ProbeStatus{Name: name, Verdict: p.Verdict.String(), Since: p.Since, PacketsPerSecond: p.PacketsPerSecond}
 	for _, t := range p.Targets {
 		out.Targets = append(out.Targets, ProbeTargetStatus{Target: t.Target, Verdict: t.Verdict.String(),
-			LastRTT: t.LastRTT, LastError: t.LastError, Attempts: t.Attempts, Failures: t.Failures})
+			LastRTT: t.LastRTT, LastError: t.LastError, Attempts: t.Attempts, Failures: t.Failures, Suppressed: t.Suppressed, HeldUntil: t.HeldUntil})
 	}
 	return out
 }

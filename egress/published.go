@@ -26,6 +26,8 @@ func (r *Router) Status() *Status {
 	}
 	full := *p.status
 	full.Policies = p.policies()
+	cost := r.edges.Prober.Cost()
+	full.ProbeCost = &ProbeCostStatus{Since: cost.Since, CPU: cost.CPU, Attempts: cost.Attempts}
 	if in := r.inspected.Load(); in != nil {
 		full.Drops, full.Problems = in.drops, slices.Clone(in.problems)
 	}

@@ -95,7 +95,7 @@ func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *
 		awaiting: map[string]bool{}, learnedBefore: map[string][]bgp.Route{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, refusing: map[string]uint64{}, renderer: nat.NewRenderer(), first: true}
 	r.sessions.timer.fire = trigger.Fire
 	r.events = newEventLog()
-	r.tell = newNarrator(r.events)
+	r.tell = newNarrator(r.events, log)
 	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)
 	r.drains = newDrainKeeper(log, edges.Drains, r.events, trigger.Fire)
 	r.kernelDirty.Store(true)

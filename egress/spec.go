@@ -228,6 +228,8 @@ type Settings struct {
 	MetricsListen string
 	// RunDir holds the control socket and the sysctl record.
 	RunDir string
+	// BFDLinger is how long BFD sessions go on without a daemon.
+	BFDLinger time.Duration
 	// Resync is the period of the full comparison with the kernel.
 	Resync time.Duration
 	// Flowtable offloads established flows where the kernel can.

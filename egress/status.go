@@ -27,6 +27,8 @@ type Status struct {
 	Drops []DropStatus `json:"drops,omitempty"`
 	// ClientBGP is the speaker towards the clients' routers, if there is one.
 	ClientBGP *ClientBGPStatus `json:"clientBGP,omitempty"`
+	// ProbeCost is what probes of the types icmp and arp-nd have taken.
+	ProbeCost *ProbeCostStatus `json:"probeCost,omitempty"`
 	// Timings are how long the stages of failovers took since the start.
 	Timings []Timing `json:"timings,omitempty"`
 	// Problems are what others do in this kernel that could hurt our traffic.
@@ -206,6 +208,16 @@ type ProbeStatus struct {
 	Targets []ProbeTargetStatus `json:"targets"`
 	// BFD is there for a BFD session, whose one target has no attempts.
 	BFD *BFDStatus `json:"bfd,omitempty"`
+	// PacketsPerSecond is what the probe sends and receives while its targets
+	// answer, for http an estimate; 0 for BFD, whose status has its intervals.
+	PacketsPerSecond float64 `json:"packetsPerSecond,omitempty"`
+}
+
+// ProbeCostStatus is what probing took; see probes.Cost.
+type ProbeCostStatus struct {
+	Since    time.Time     `json:"since"`
+	CPU      time.Duration `json:"cpuNanoseconds"`
+	Attempts uint64        `json:"attempts"`
 }
 
 // ProbeTargetStatus is one target of a probe.
@@ -216,6 +228,10 @@ type ProbeTargetStatus struct {
 	LastError string        `json:"lastError,omitempty"`
 	Attempts  uint64        `json:"attempts"`
 	Failures  uint64        `json:"failures"`
+	// Suppressed says that damping keeps the target down; HeldUntil is, while it
+	// answers, when it can be up again at the earliest.
+	Suppressed bool      `json:"suppressed,omitempty"`
+	HeldUntil  time.Time `json:"heldUntil,omitzero"`
 }
 
 // PoolStatus is one pool.

@@ -147,6 +147,7 @@ func measure(b *testing.B, p pair, want []probes.Config) {
 	a0, f0 := totals(first)
 	b.ReportMetric(100*float64(last.User-first.User+last.System-first.System)/float64(took), "cpu%")
 	b.ReportMetric(100*float64(last.User-first.User)/float64(took), "user%")
+	b.ReportMetric(100*float64(last.Cost.CPU-first.Cost.CPU)/float64(took), "metered%")
 	b.ReportMetric(float64(a-a0)/took.Seconds(), "attempts/s")
 	b.ReportMetric(float64(f-f0), "failures")
 	b.ReportMetric(0, "ns/op")

@@ -22,7 +22,7 @@ func TestChanges(t *testing.T) {
 			t.Fatalf("%+v", up)
 		}
 		for _, c := range up {
-			if c.From != Unknown || c.To != Up || c.Probe != "red/icmp" || c.Network != "red" || c.Cause != "" || c.Detection != 0 {
+			if c.From != Unknown || c.To != Up || c.Probe != "red/icmp" || c.Network != "red" || c.Cause != "" || c.Detection != 0 || c.Attempts != 3 || c.Suppressed || c.Released {
 				t.Errorf("%+v", c)
 			}
 		}
@@ -33,7 +33,7 @@ func TestChanges(t *testing.T) {
 			t.Fatalf("%+v", down)
 		}
 		if c := down[0]; c.Whole || c.Target != "10.0.0.1" || c.From != Up || c.To != Down || !strings.Contains(c.Cause, "no answer within 300ms") ||
-			c.Detection != 600*time.Millisecond {
+			c.Detection != 600*time.Millisecond || c.Attempts != 2 {
 			t.Errorf("%+v", c)
 		}
 		w.set("red/icmp 10.0.0.2", true)

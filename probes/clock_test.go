@@ -2,6 +2,7 @@ package probes
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -79,6 +80,42 @@ func TestClockIsWokenBySooner(t *testing.T) {
 		time.Sleep(time.Hour)
 		if len(rang) != 1 || rang[0] != time.Second {
 			t.Errorf("rang at %v", rang)
+		}
+	})
+}
+
+// TestSharedWakeups: 500 targets every 300 ms wake the processor rarely, and all
+// the same never send in one burst, at the start and for as long as one looks:
+// those that ring together part again.
+func TestSharedWakeups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := newClock()
+		const targets, interval, length = 500, 300 * time.Millisecond, 5 * time.Minute
+		start := time.Now()
+		together, attempts := map[time.Duration]int{}, 0
+		for i := range targets {
+			s := newSchedule(fmt.Sprintf("net%d/icmp 10.0.0.1", i), interval)
+			a := &alarm{slack: s.slack()}
+			a.ring = func(now time.Time) {
+				together[now.Sub(start)]++
+				attempts++
+				c.set(a, now.Add(s.gap()))
+			}
+			c.set(a, start.Add(s.phase()))
+		}
+		go c.run(ctx)
+		time.Sleep(length)
+		cancel()
+		synctest.Wait()
+		worst := 0
+		for _, n := range together {
+			worst = max(worst, n)
+		}
+		perSecond := float64(len(together)) / length.Seconds()
+		t.Logf("%d attempts in %d wakeups (%.0f in a second), at most %d in one", attempts, len(together), perSecond, worst)
+		if worst > maxShared || perSecond > 100 {
+			t.Errorf("%.0f wakeups in a second, of up to %d attempts", perSecond, worst)
 		}
 	})
 }

@@ -28,9 +28,9 @@ func (l *life) run(d time.Duration) {
 		if !l.healthy(l.now.Sub(epoch)) {
 			o.at, o.rtt, o.err = l.now.Add(300*time.Millisecond), 0, errTest
 		}
-		from := l.t.state.Verdict
-		if l.t.observe(o, &l.c) {
-			l.changes = append(l.changes, Change{At: o.at, From: from, To: l.t.state.Verdict, Suppressed: l.t.state.Suppressed})
+		change := Change{At: o.at}
+		if l.t.tell(o, &l.c, &change) {
+			l.changes = append(l.changes, change)
 		}
 		l.now = l.now.Add(300 * time.Millisecond)
 	}
@@ -70,6 +70,11 @@ func TestFlapsSettle(t *testing.T) {
 		}
 		if s := l.t.state; s.Verdict != Up || s.Suppressed || !s.HeldUntil.IsZero() {
 			t.Errorf("period %v: at the end %+v", period, s)
+		}
+		for i, change := range l.changes {
+			if change.Suppressed != (i == before-1) || change.Released != (i == before) {
+				t.Errorf("period %v: change %d of %d: %+v", period, i, before, change)
+			}
 		}
 	}
 	// Without damping it would follow every flap.

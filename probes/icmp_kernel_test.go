@@ -57,6 +57,13 @@ func TestPingFollowsTheLink(t *testing.T) {
 			t.Errorf("up, but %+v", ts)
 		}
 	}
+	lab.Eventually(t, time.Minute, "the cost of these attempts", func() error {
+		r := p.report()
+		if tried, _ := totals(r); r.Cost.CPU <= 0 || r.Cost.CPU > r.User+r.System || r.Cost.Attempts < tried || r.Cost.Attempts > tried+5 {
+			return fmt.Errorf("%+v for %d attempts, of %v and %v", r.Cost, tried, r.User, r.System)
+		}
+		return nil
+	})
 	cut := time.Now()
 	if err := n.far.SetLink("f0", false); err != nil {
 		t.Fatal(err)

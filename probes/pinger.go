@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,6 +43,7 @@ type pinger struct {
 	// ended are flights whose end is still to be told, told is room for the next.
 	ended, told []ending
 	random      *rand.ChaCha8
+	attempts    atomic.Uint64
 	closed      bool
 }
 
@@ -97,6 +99,7 @@ func (f *flight) begin(timeout time.Duration, done func(outcome)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f.timeout, f.done, f.why, f.start = timeout, done, nil, time.Now()
+	p.attempts.Add(1)
 	w, err := p.wire(f.key, f.start)
 	if err == nil {
 		err = f.launch(w)

@@ -21,9 +21,10 @@ type Prober struct {
 	log    *slog.Logger
 	notify func()
 	// triers makes what tries a target; tests inject their own.
-	triers func(Config, Target) trier
-	clock  *clock
-	pinger *pinger
+	triers  func(Config, Target) trier
+	clock   *clock
+	pinger  *pinger
+	started time.Time
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -75,7 +76,7 @@ func New(log *slog.Logger, notify func()) *Prober {
 // newProber has no triers yet.
 func newProber(log *slog.Logger, notify func()) *Prober {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Prober{log: log, notify: notify, clock: newClock(), ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1)}
+	p := &Prober{log: log, notify: notify, clock: newClock(), started: time.Now(), ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1)}
 	p.pinger = newPinger(p.clock)
 	p.running.Go(func() {
 		defer p.pinger.close()
@@ -103,21 +104,17 @@ func (p *Prober) realTrier(c Config, t Target) trier {
 // observe takes in an attempt at t. p.mu is held.
 func (p *Prober) observe(b *probe, t *target, o outcome) {
 	s := &t.tracker.state
-	from, suppressed := s.Verdict, s.Suppressed
-	if !t.tracker.observe(o, &b.config) {
+	change := Change{At: o.at, Probe: b.config.Name, Network: b.config.Network, Target: s.Target}
+	if !t.tracker.tell(o, &b.config, &change) {
 		return
-	}
-	change := Change{At: o.at, Probe: b.config.Name, Network: b.config.Network, Target: s.Target, From: from, To: s.Verdict,
-		Cause: s.LastError, Suppressed: s.Suppressed && !suppressed}
-	if from == Up && s.Verdict == Down {
-		change.Detection = s.Detection
 	}
 	p.history.add(change)
 	p.log.Debug("probe target changed", "probe", b.config.Name, "network", b.config.Network,
 		"target", s.Target, "verdict", s.Verdict.String(), "err", s.LastError, "suppressed", s.Suppressed)
 	if p.judge(b, o.at, change) {
-		p.log.Info("probe changed", "probe", b.config.Name, "network", b.config.Network,
-			"verdict", b.verdict.String(), "target", s.Target, "err", s.LastError)
+		p.log.Info("probe changed", "probe", b.config.Name, "network", b.config.Network, "verdict", b.verdict.String(),
+			"target", s.Target, "err", s.LastError, "attempts", change.Attempts, "detection", change.Detection,
+			"suppressed", s.Suppressed)
 	}
 	p.wake()
 }

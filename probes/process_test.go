@@ -41,6 +41,7 @@ type report struct {
 	// At is when, User and System the processor time of the process until then.
 	At           time.Time
 	User, System time.Duration
+	Cost         probes.Cost
 }
 
 // proberProcess reads a list of Configs from each line of its standard input,
@@ -90,7 +91,7 @@ func proberProcess() {
 		case <-changed:
 		case <-tick.C:
 		}
-		r.States = p.State()
+		r.States, r.Cost = p.State(), p.Cost()
 		r.times()
 		if err := out.Encode(r); err != nil {
 			return

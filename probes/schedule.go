@@ -11,8 +11,9 @@ const (
 	// jitterShare is the largest jitter: an interval over this.
 	jitterShare = 10
 	// maxSlack is how much too early an attempt may begin, to share a wakeup with
-	// others. It is part of the jitter, and at most a quarter of it.
-	maxSlack = 10 * time.Millisecond
+	// others: a wakeup costs more than many attempts. It is part of the jitter, and
+	// at most half of it.
+	maxSlack = 15 * time.Millisecond
 )
 
 // schedule says when the attempts at one target begin. The first is at a phase
@@ -45,5 +46,5 @@ func (s schedule) gap() time.Duration {
 
 // slack is how much shorter still a gap may turn out.
 func (s schedule) slack() time.Duration {
-	return min(maxSlack, s.interval/jitterShare/4)
+	return min(maxSlack, s.interval/jitterShare/2)
 }

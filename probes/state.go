@@ -103,8 +103,11 @@ type Change struct {
 	// Detection is, for a change from Up to Down, the time from the start of the
 	// first of the failed attempts.
 	Detection time.Duration
-	// Suppressed says that this Down began a suppression.
-	Suppressed bool
+	// Attempts is how many in a row led to this change; 0 when Set made it.
+	Attempts int
+	// Suppressed says that this Down began a suppression, Released that this Up is
+	// the first after one.
+	Suppressed, Released bool
 }
 
 // changesKept bounds the changes that a Prober remembers.

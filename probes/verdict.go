@@ -34,6 +34,8 @@ type tracker struct {
 	// kept down counts for damping, too.
 	plain Verdict
 	merit merit
+	// punished says that there was a suppression since the target was Up.
+	punished bool
 }
 
 // newTracker is a target of which nothing is known.
@@ -63,6 +65,28 @@ func (t *tracker) observe(o outcome, c *Config) bool {
 	}
 	t.state.Penalty, t.state.Suppressed = t.merit.figure, t.merit.suppressed
 	return t.turn(verdict, o.at)
+}
+
+// tell is observe, and says in change how the verdict changed.
+func (t *tracker) tell(o outcome, c *Config, change *Change) bool {
+	s := &t.state
+	change.From = s.Verdict
+	suppressed := s.Suppressed
+	changed := t.observe(o, c)
+	t.punished = t.punished || s.Suppressed
+	if !changed {
+		return false
+	}
+	change.To, change.Cause = s.Verdict, s.LastError
+	change.Attempts = max(t.streak, -t.streak)
+	change.Suppressed = s.Suppressed && !suppressed
+	if change.From == Up && s.Verdict == Down {
+		change.Detection = s.Detection
+	}
+	if s.Verdict == Up {
+		change.Released, t.punished = t.punished, false
+	}
+	return true
 }
 
 // record counts the attempt.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -30,21 +31,30 @@ const (
 func bfdSocket(runDir string) string { return filepath.Join(runDir, "bfd.sock") }
 
 func bfdServerCommand() *cobra.Command {
-	var runDir string
+	var runDir, logFile string
 	var logs logFlags
 	cmd := &cobra.Command{
 		Use:   "bfd-server",
 		Short: "Hold the daemon's BFD sessions, so that they outlive it; egret run starts this",
 		Long: `Bfd-server runs the BFD sessions that a daemon asks for, and goes on while that restarts. The daemon starts
 it when the first session is wanted. It ends with egret teardown, with egret run --cleanup, on SIGTERM,
-and five minutes after the daemon; the peers are then told that the sessions are administratively down.`,
+and some time after the daemon (bfd.linger, five minutes); the peers are then told that the sessions are
+administratively down. What it logs is in bfd.log in the run directory when the daemon started it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := logs.logger()
-			if err != nil {
+			if err := needRoot(); err != nil {
 				return err
 			}
-			if err := needRoot(); err != nil {
+			out := io.Writer(os.Stderr)
+			if logFile != "" {
+				file, err := openBoundedLog(logFile, bfdLogSize)
+				if err != nil {
+					return err
+				}
+				out = file
+			}
+			log, err := logs.loggerTo(out)
+			if err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
@@ -53,18 +63,18 @@ and five minutes after the daemon; the peers are then told that the sessions are
 		},
 	}
 	cmd.Flags().StringVar(&runDir, "run-dir", config.DefaultRunDir, "directory of the daemon's sockets")
+	cmd.Flags().StringVar(&logFile, "log-file", "", "log to this file instead of standard error; it is bounded: 1 MiB, and as much in FILE.1")
 	logs.add(cmd)
 	return cmd
 }
 
-// startBFDServer starts this program again, with the same run directory. What
-// it logs is lost: the daemon logs what becomes of the sessions.
+// startBFDServer starts this program again, with the same run directory.
 func startBFDServer(runDir string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	return bfd.Spawn(self, "bfd-server", "--run-dir", runDir)
+	return bfd.Spawn(self, "bfd-server", "--run-dir", runDir, "--log-file", bfdLogPath(runDir))
 }
 
 // bfdProcess is egress.BFD in a process of its own, which is started when the
@@ -78,14 +88,17 @@ type bfdProcess struct {
 	mu     sync.Mutex
 	client *bfd.Client // nil until the process is known to run or a session is wanted
 	wanted int         // sessions
-	last   time.Time   // when the process was last started
+	linger time.Duration
+	last   time.Time // when the process was last started
 	// found is closed when the first session is heard of.
 	found     chan struct{}
 	findsOnce sync.Once
 }
 
-func newBFDProcess(runDir string, log *slog.Logger, notify func()) *bfdProcess {
-	return &bfdProcess{path: bfdSocket(runDir), log: log, notify: notify, found: make(chan struct{}),
+// newBFDProcess is for a run directory. linger is how long the process goes
+// on without a daemon.
+func newBFDProcess(runDir string, linger time.Duration, log *slog.Logger, notify func()) *bfdProcess {
+	return &bfdProcess{path: bfdSocket(runDir), linger: linger, log: log, notify: notify, found: make(chan struct{}),
 		start: func() error { return startBFDServer(runDir) }}
 }
 
@@ -110,7 +123,17 @@ func (b *bfdProcess) adopt(ctx context.Context) {
 
 func (b *bfdProcess) connect() {
 	if b.client == nil {
-		b.client = bfd.NewClient(bfd.ClientOptions{Path: b.path, Log: b.log, Notify: b.heard, Start: b.restart})
+		b.client = bfd.NewClient(bfd.ClientOptions{Path: b.path, Log: b.log, Notify: b.heard, Start: b.restart, Linger: b.linger})
+	}
+}
+
+// setLinger changes how long the process goes on without a daemon.
+func (b *bfdProcess) setLinger(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.linger = d
+	if b.client != nil {
+		b.client.SetLinger(d)
 	}
 }
 

@@ -22,7 +22,7 @@ func TestBFDProcess(t *testing.T) {
 	ended := make(chan error, 10)
 	notified := make(chan struct{}, 100)
 	daemon := func() *bfdProcess {
-		b := newBFDProcess(dir, log, func() { notified <- struct{}{} })
+		b := newBFDProcess(dir, time.Minute, log, func() { notified <- struct{}{} })
 		b.start = func() error {
 			go func() { ended <- bfd.Serve(ctx, bfd.ServerOptions{Path: b.path, Log: log}) }()
 			return nil

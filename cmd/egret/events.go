@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,12 +24,13 @@ import (
 type eventQuery struct {
 	network string
 	since   time.Duration
+	after   uint64
 	follow  bool
 	json    bool
 }
 
 func eventsCommand() *cobra.Command {
-	var socket, output string
+	var socket, output, since string
 	var q eventQuery
 	cmd := &cobra.Command{
 		Use:   "events",
@@ -42,17 +44,35 @@ until BGP had been told. --follow goes on until it is interrupted, also over a r
 				return fmt.Errorf("--output %q: use table or json", output)
 			}
 			q.json = output == "json"
+			if err := q.begin(since); err != nil {
+				return err
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			return showEvents(ctx, cmd.OutOrStdout(), control.NewClient(socket), q)
 		},
 	}
 	cmd.Flags().StringVarP(&q.network, "network", "n", "", "only those of this network")
-	cmd.Flags().DurationVar(&q.since, "since", 0, "only those of this long ago (5m); 0 is all")
+	cmd.Flags().StringVar(&since, "since", "", "only those of this long ago (5m), or after this number (seq in -o json)")
 	cmd.Flags().BoolVarP(&q.follow, "follow", "f", false, "wait for further events")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one object in a line)")
 	cmd.Flags().StringVar(&socket, "socket", control.SocketPath(config.DefaultRunDir), "control socket of the daemon")
 	return cmd
+}
+
+// begin reads --since, which is a duration or the number of an event.
+func (q *eventQuery) begin(since string) error {
+	if since == "" {
+		return nil
+	}
+	var err error
+	if q.after, err = strconv.ParseUint(since, 10, 64); err == nil {
+		return nil
+	}
+	if q.since, err = time.ParseDuration(since); err != nil || q.since <= 0 {
+		return fmt.Errorf("--since %q: use a time like 5m, or the number of an event", since)
+	}
+	return nil
 }
 
 // showEvents prints what there is; to follow means to ask again, and to begin
@@ -61,7 +81,7 @@ func showEvents(ctx context.Context, out io.Writer, client *control.Client, q ev
 	if !q.json {
 		fmt.Fprintf(out, eventLine, "TIME", "KIND", "NETWORK", "STATE", "DETECTED", "KERNEL", "WITHDRAWN", "SUBJECT, CAUSE")
 	}
-	var after uint64
+	after := q.after
 	var started time.Time
 	for first := true; ; first = false {
 		answer, err := client.Events(ctx, after, q.follow && !first)
@@ -114,6 +134,9 @@ func printEvent(out io.Writer, e egress.Event, asJSON bool) {
 		return
 	}
 	what := strings.TrimSuffix(e.Subject+": "+firstLine(e.Cause), ": ")
+	if e.Attempts > 1 && e.Cause != "" {
+		what += fmt.Sprintf(" (%d attempts)", e.Attempts)
+	}
 	fmt.Fprintf(out, eventLine, e.At.Local().Format("2006-01-02 15:04:05.000"), e.Kind, dash(e.Network), e.State,
 		took(e.Detection), took(e.Kernel), took(e.Withdraw), strings.TrimPrefix(what, ": "))
 }

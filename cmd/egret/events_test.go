@@ -35,7 +35,7 @@ func (p *pastSource) Events(_ context.Context, after uint64) []egress.Event {
 	}
 	return []egress.Event{
 		{Seq: 1, At: at.Add(-time.Hour), Kind: egress.EventConfig, State: "taken", Subject: "2 networks"},
-		{Seq: 2, At: at, Kind: egress.EventProbe, Network: "red", Subject: "red/icmp0 10.0.0.5", State: "down", Cause: "no reply\nat all", Detection: 612345 * time.Microsecond},
+		{Seq: 2, At: at, Kind: egress.EventProbe, Network: "red", Subject: "red/icmp0 10.0.0.5", State: "down", Cause: "no reply\nat all", Attempts: 2, Detection: 612345 * time.Microsecond},
 		{Seq: 3, At: at, Kind: egress.EventPool, Network: "red", Subject: "2 prefixes", State: "withdrawn", Withdraw: 1234 * time.Microsecond},
 	}
 }
@@ -70,12 +70,28 @@ func TestEventsTable(t *testing.T) {
 	out := events(t, eventQuery{since: time.Minute})
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if len(lines) != 3 || !strings.HasSuffix(lines[0], "SUBJECT, CAUSE") ||
-		!strings.HasSuffix(lines[1], "probe     red         down          612ms      -          -          red/icmp0 10.0.0.5: no reply ...") ||
+		!strings.HasSuffix(lines[1], "probe     red         down          612ms      -          -          red/icmp0 10.0.0.5: no reply ... (2 attempts)") ||
 		!strings.HasSuffix(lines[2], "pool      red         withdrawn     -          -          1.23ms     2 prefixes") {
 		t.Errorf("printed\n%s", out)
 	}
+	if out := events(t, eventQuery{after: 3, json: true}); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"seq":4`) {
+		t.Errorf("those after 3\n%s", out)
+	}
 	if out := events(t, eventQuery{network: "red", json: true}); strings.Count(out, "\n") != 2 || !strings.Contains(out, `"detectionNanoseconds":612345000`) {
 		t.Errorf("as JSON\n%s", out)
+	}
+}
+
+func TestEventsSince(t *testing.T) {
+	for text, want := range map[string]eventQuery{"": {}, "7": {after: 7}, "5m": {since: 5 * time.Minute}} {
+		if q := (eventQuery{}); q.begin(text) != nil || q != want {
+			t.Errorf("%q is %+v", text, q)
+		}
+	}
+	for _, text := range []string{"-5m", "0s", "-1", "noon"} {
+		if err := (&eventQuery{}).begin(text); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

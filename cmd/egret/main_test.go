@@ -29,8 +29,9 @@ func TestStatusTable(t *testing.T) {
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	status := &egress.Status{
 		Version: "v0.1.0", Started: now.Add(-time.Hour),
-		Config: egress.ConfigStatus{LoadedAt: now.Add(-time.Minute), Error: "egret.yaml:3: networks[0].bgp.asn: 0 is not allowed"},
-		Round:  egress.RoundStatus{LastError: `kernel: network "blue": device "eth2" does not exist`},
+		ProbeCost: &egress.ProbeCostStatus{Since: now.Add(-time.Hour), CPU: 3600 * time.Millisecond, Attempts: 180_000},
+		Config:    egress.ConfigStatus{LoadedAt: now.Add(-time.Minute), Error: "egret.yaml:3: networks[0].bgp.asn: 0 is not allowed"},
+		Round:     egress.RoundStatus{LastError: `kernel: network "blue": device "eth2" does not exist`},
 		Networks: []egress.NetworkStatus{
 			{Name: "blue", Phase: egress.PhaseError, Since: now.Add(-5 * time.Second), Table: 11552, Zone: 41552, Reason: `device "eth2" does not exist`,
 				Ports: []egress.PortStatus{{Name: "eth2"}}},
@@ -43,8 +44,10 @@ func TestStatusTable(t *testing.T) {
 					Spare: []netip.Addr{netip.MustParseAddr("172.16.0.3")}, Flows: 12}},
 				Peers: []egress.PeerStatus{{Address: netip.MustParseAddr("172.16.0.2"), ASN: 65001, State: "established", Since: now.Add(-80 * time.Second), Received: 4, Accepted: 2, Advertised: 1, LastError: "connection closed by the peer"},
 					{Address: netip.MustParseAddr("fd00:16::2"), ASN: 65001, State: "active", Since: now.Add(-2 * time.Second), ImportMissing: true, LastError: "hold timer expired"}},
-				Probes: []egress.ProbeStatus{{Name: "red/icmp0", Verdict: "up", Since: now.Add(-80 * time.Second),
+				Probes: []egress.ProbeStatus{{Name: "red/icmp0", Verdict: "up", Since: now.Add(-80 * time.Second), PacketsPerSecond: 7.02,
 					Targets: []egress.ProbeTargetStatus{{Target: "10.0.0.5", Verdict: "up", LastRTT: 1234 * time.Microsecond, Attempts: 100, Failures: 2}}},
+					{Name: "red/icmp1", Verdict: "down", Since: now.Add(-8 * time.Second), PacketsPerSecond: 7.02,
+						Targets: []egress.ProbeTargetStatus{{Target: "10.0.0.6", Verdict: "down", LastRTT: 1234 * time.Microsecond, Attempts: 50, Failures: 10, Suppressed: true}}},
 					{Name: "red/bfd-nexthop@172.16.0.2", Verdict: "down", Since: now.Add(-3 * time.Second),
 						Targets: []egress.ProbeTargetStatus{{Target: "172.16.0.2", Verdict: "down", LastError: "detection time expired"}},
 						BFD: &egress.BFDStatus{State: "down", PeerState: "up", Diagnostic: "detection time expired", PeerDiagnostic: "none",

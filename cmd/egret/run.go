@@ -72,7 +72,7 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	trigger := egress.NewTrigger()
 	speaker := bgp.New(log, trigger.Fire)
 	prober := probes.New(log, trigger.Fire)
-	sessions := newBFDProcess(spec.Settings.RunDir, log, trigger.Fire)
+	sessions := newBFDProcess(spec.Settings.RunDir, spec.Settings.BFDLinger, log, trigger.Fire)
 	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, BFD: sessions, Sysctls: m.sysctls, Flows: m.flows,
 		Drains: drain.InDir(spec.Settings.RunDir)}, trigger, buildVersion())
 	router.SetSpec(spec)
@@ -86,7 +86,7 @@ func run(parent context.Context, path string, cleanup bool, log *slog.Logger) er
 	go func() { leaving <- untilSignal(ctx, signals, router, log); stop() }()
 	sessions.adopt(ctx)
 	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
-	err = serve(ctx, file, spec, router, m.filter, log)
+	err = serve(ctx, file, spec, router, sessions, m.filter, log)
 	stop()
 	drained := <-leaving
 
@@ -149,7 +149,7 @@ const endGrace = 5 * time.Second
 
 // serve runs the loop and what surrounds it until ctx ends or one of them
 // fails. A failing metrics listener does not stop the gateway.
-func serve(ctx context.Context, file *config.File, spec *egress.Spec, router *egress.Router, filter egress.Inspector, log *slog.Logger) error {
+func serve(ctx context.Context, file *config.File, spec *egress.Spec, router *egress.Router, sessions *bfdProcess, filter egress.Inspector, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return router.Run(ctx) })
 	group.Go(func() error { return router.Inspect(ctx, filter) })
@@ -164,12 +164,12 @@ func serve(ctx context.Context, file *config.File, spec *egress.Spec, router *eg
 			return nil
 		})
 	}
-	group.Go(func() error { return reload(ctx, file, spec, router, log) })
+	group.Go(func() error { return reload(ctx, file, spec, router, sessions, log) })
 	return group.Wait()
 }
 
 // reload feeds the router with what the file says, on change and on SIGHUP.
-func reload(ctx context.Context, file *config.File, running *egress.Spec, router *egress.Router, log *slog.Logger) error {
+func reload(ctx context.Context, file *config.File, running *egress.Spec, router *egress.Router, sessions *bfdProcess, log *slog.Logger) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -193,6 +193,7 @@ func reload(ctx context.Context, file *config.File, running *egress.Spec, router
 			return
 		}
 		log.Info("configuration loaded", "networks", len(s.Networks), "policies", len(s.Policies))
+		sessions.setLinger(s.Settings.BFDLinger)
 		router.SetSpec(s)
 	}
 	return file.Watch(ctx, take, refuse)

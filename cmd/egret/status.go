@@ -63,6 +63,7 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 			fmt.Fprintf(out, "BGP TOWARDS THE CLIENTS IS IN ERROR: %s\n", c.Error)
 		}
 	}
+	printProbeCost(out, s, now)
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "\nNETWORK\tPHASE\tFOR\tTABLE\tZONE\tPORTS\tROUTES\tREASON")
 	for _, n := range s.Networks {
@@ -121,18 +122,43 @@ func printStatus(out io.Writer, s *egress.Status, now time.Time) error {
 	return w.Flush()
 }
 
+// printProbeCost says what probes send, and what those that are one packet and
+// its answer have taken of a processor since the start.
+func printProbeCost(out io.Writer, s *egress.Status, now time.Time) {
+	packets := 0.0
+	for _, n := range s.Networks {
+		for _, p := range n.Probes {
+			packets += p.PacketsPerSecond
+		}
+	}
+	c := s.ProbeCost
+	if c == nil || packets == 0 {
+		return
+	}
+	fmt.Fprintf(out, "Probes: %.0f packets/s", packets)
+	if ran := now.Sub(c.Since); c.Attempts > 0 && ran > 0 {
+		fmt.Fprintf(out, "; icmp and arp-nd took %.2f %% of a processor so far, %v for an attempt",
+			100*c.CPU.Seconds()/ran.Seconds(), (c.CPU / time.Duration(c.Attempts)).Round(100*time.Nanosecond))
+	}
+	fmt.Fprintln(out)
+}
+
 // printProbes lists all probes, and then what more there is to say of BFD sessions.
 func printProbes(w io.Writer, networks []egress.NetworkStatus, now time.Time) {
 	fmt.Fprintln(w, "\nNETWORK\tPROBE\tVERDICT\tFOR\tTARGET\tTARGET VERDICT\tRTT\tFAILURES\tLAST ERROR")
 	for _, n := range networks {
 		for _, p := range n.Probes {
 			for _, t := range p.Targets {
+				verdict := t.Verdict
+				if t.Suppressed {
+					verdict += " (suppressed)"
+				}
 				rtt, failures := t.LastRTT.Round(10*time.Microsecond).String(), fmt.Sprintf("%d/%d", t.Failures, t.Attempts)
 				if p.BFD != nil {
 					rtt, failures = "-", "-"
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, p.Name, p.Verdict, age(now, p.Since), t.Target,
-					t.Verdict, rtt, failures, dash(t.LastError))
+					verdict, rtt, failures, dash(t.LastError))
 			}
 		}
 	}

@@ -114,6 +114,7 @@ func parse(r *report, raw Raw) egress.Spec {
 	if raw.Clients.BGP != nil {
 		spec.Clients.BGP = p.clientBGP("clients.bgp", *raw.Clients.BGP)
 	}
+	spec.Settings.BFDLinger = p.bfdLinger("bfd.linger", raw.BFD.Linger, spec)
 	if len(raw.Policies)+len(raw.Bindings) > 0 {
 		p.clientsForPolicies(raw.Clients)
 	}

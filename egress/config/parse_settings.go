@@ -11,6 +11,7 @@ import (
 
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/drain"
+	"github.com/egret-router/egret/probes/bfd"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -43,6 +44,7 @@ func (p *parser) settings(raw Raw) egress.Settings {
 	return egress.Settings{
 		MetricsListen: p.listen("metrics.listen", raw.Metrics.Listen),
 		RunDir:        p.runDir("runDir", raw.RunDir),
+		BFDLinger:     bfd.DefaultLinger, // bfdLinger knows better, once all networks are known
 		Resync:        p.duration("resync", raw.Resync, DefaultResync, time.Second, 24*time.Hour),
 		Flowtable:     raw.Flowtable == nil || *raw.Flowtable,
 		Drain:         p.drain("drain", raw.Drain),

@@ -11,11 +11,17 @@ type Raw struct {
 	Bindings  []RawBinding `mapstructure:"bindings"`
 	Metrics   RawMetrics   `mapstructure:"metrics"`
 	RunDir    string       `mapstructure:"runDir"`
+	BFD       RawBFD       `mapstructure:"bfd"`
 	Resync    Duration     `mapstructure:"resync"`
 	Flowtable *bool        `mapstructure:"flowtable"`
 	Drain     RawDrain     `mapstructure:"drain"`
 	Shutdown  string       `mapstructure:"shutdown"`
 	Ownership RawOwnership `mapstructure:"ownership"`
+}
+
+// RawBFD is for all BFD sessions.
+type RawBFD struct {
+	Linger Duration `mapstructure:"linger"`
 }
 
 // Duration is written as time.ParseDuration reads it: "300ms", "1m30s". The

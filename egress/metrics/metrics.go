@@ -79,6 +79,9 @@ var (
 	probeAttempts   = desc("probe_attempts_total", "Attempts by target.", "network", "probe", "target")
 	probeFailures   = desc("probe_failures_total", "Failed attempts by target.", "network", "probe", "target")
 	probeRTT        = desc("probe_last_rtt_seconds", "Duration of the last successful attempt.", "network", "probe", "target")
+	probePackets    = desc("probe_packets_per_second", "Packets that the probe sends and receives while its targets answer.", "network", "probe")
+	probeCPU        = desc("probe_cpu_seconds_total", "Processor time of icmp and arp-nd probes, with the kernel's part.")
+	probeTried      = desc("probe_packet_attempts_total", "Attempts of icmp and arp-nd probes, which that time is for.")
 	bfdUp           = desc("bfd_session_up", "1 when the BFD session is up.", "network", "probe")
 	bfdDetect       = desc("bfd_detect_time_seconds", "Time without a packet after which the BFD session is down; 0 before the peer was heard.", "network", "probe")
 	bfdDowns        = desc("bfd_session_downs_total", "Times the BFD session left up.", "network", "probe")
@@ -102,7 +105,7 @@ var (
 		operations, repairs, repairDuration, networkUp, networkDrain, drainFlows, drainDeadline, networkRoutes, nextHopLive, nextHopRoutes, peerUp, peerPrefixes, peerFlaps, peerShutdown, peerWarning, peerSince,
 		probeUp, probeAttempts, probeFailures, probeRTT, poolAdvertised, poolAddresses, drops, droppedBytes, environment, policyForwards,
 		nextHopUsable, paths, poolFlows, poolPorts, conntrackFlows, conntrackMax, conntrackFailed,
-		bfdUp, bfdDetect, bfdDowns, bfdPackets, failoverSeconds, clientPrefixes}
+		bfdUp, bfdDetect, bfdDowns, bfdPackets, failoverSeconds, clientPrefixes, probePackets, probeCPU, probeTried}
 )
 
 // collector makes metrics of the current status at each scrape.
@@ -140,6 +143,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		e.probes(egress.ClientsNetwork, c.BFD)
 		e.gauge(clientPrefixes, float64(len(c.Advertised)), "advertised")
 		e.gauge(clientPrefixes, float64(len(c.Withheld)), "withheld")
+	}
+	if c := s.ProbeCost; c != nil {
+		e.counter(probeCPU, c.CPU.Seconds())
+		e.counter(probeTried, float64(c.Attempts))
 	}
 	for _, t := range s.Timings {
 		e.timing(t)
@@ -242,6 +249,7 @@ func (e emitter) probes(network string, probes []egress.ProbeStatus) {
 			e.session(network, p.Name, p.BFD)
 			continue
 		}
+		e.gauge(probePackets, p.PacketsPerSecond, network, p.Name)
 		for _, t := range p.Targets {
 			e.counter(probeAttempts, float64(t.Attempts), network, p.Name, t.Target)
 			e.counter(probeFailures, float64(t.Failures), network, p.Name, t.Target)

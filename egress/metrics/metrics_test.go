@@ -31,6 +31,7 @@ func sample() *egress.Status {
 		Pools:     []egress.PoolStatus{{Name: "red-pool", Network: "red", Addresses4: 16, Addresses6: 4, Advertised: true}},
 		ClientBGP: &egress.ClientBGPStatus{Peers: []egress.PeerStatus{{Address: netip.MustParseAddr("10.244.0.1"), State: "idle"}}},
 		Timings:   []egress.Timing{{Network: "red", Stage: "detection", Counts: make([]uint64, len(egress.TimingBounds())+1)}},
+		ProbeCost: &egress.ProbeCostStatus{CPU: time.Second, Attempts: 100},
 		Conntrack: &egress.ConntrackStatus{Flows: 10, MaxFlows: 100, InsertFailed: 1},
 		Drops:     []egress.DropStatus{{Reason: "invalid", Packets: 3, Bytes: 180}, {Reason: "uplink_source", Network: "red", Packets: 1, Bytes: 60}},
 		Policies: []egress.PolicyStatus{{Name: "team-a", Rules: []egress.RuleStatus{

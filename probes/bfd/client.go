@@ -52,6 +52,7 @@ type Client struct {
 	conn   net.Conn // nil while not connected
 	want   []Config
 	isSet  bool
+	linger time.Duration
 	states map[string]State
 	news   []string // names whose change Notify has not been told
 	closed bool
@@ -60,7 +61,7 @@ type Client struct {
 // NewClient starts to connect.
 func NewClient(opts ClientOptions) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Client{opts: opts, ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1), outgoing: make(chan struct{}, 1),
+	c := &Client{opts: opts, linger: opts.Linger, ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1), outgoing: make(chan struct{}, 1),
 		states: map[string]State{}}
 	c.running.Go(c.run)
 	c.running.Go(c.notifier)
@@ -97,16 +98,29 @@ func (c *Client) Set(want []Config) error {
 	return err
 }
 
+// SetLinger changes how long the server goes on without a client; 0 leaves it as
+// it is.
+func (c *Client) SetLinger(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.linger = d
+	poke(c.outgoing)
+}
+
 // write sends what Set wants to one connection, until that ends.
 func (c *Client) write(ctx context.Context, conn net.Conn) {
 	defer conn.Close() // the reader ends, too
-	if writeLine(conn, request{Hello: &clientHello{Version: protocolVersion, Linger: c.opts.Linger}}) != nil {
-		return
-	}
+	told := time.Duration(-1)
 	for {
 		c.mu.Lock()
-		want, isSet := c.want, c.isSet
+		want, isSet, linger := c.want, c.isSet, c.linger
 		c.mu.Unlock()
+		if linger != told {
+			if writeLine(conn, request{Hello: &clientHello{Version: protocolVersion, Linger: linger}}) != nil {
+				return
+			}
+			told = linger
+		}
 		if want == nil {
 			want = []Config{} // not null, which would be no Set
 		}

@@ -169,10 +169,11 @@ func TestServerEndsAlone(t *testing.T) {
 			}
 		}
 		proc := startServer(t, p.ns[0], path, time.Hour)
-		c := bfd.NewClient(bfd.ClientOptions{Path: path, Log: slog.New(slog.DiscardHandler), Linger: 300 * time.Millisecond})
+		c := bfd.NewClient(bfd.ClientOptions{Path: path, Log: slog.New(slog.DiscardHandler), Linger: 2 * time.Hour})
 		if err := c.Set([]bfd.Config{p.ends[0]}); err != nil {
 			t.Fatal(err)
 		}
+		c.SetLinger(300 * time.Millisecond)
 		st := p.s[1].await("peer", "up", func(st bfd.State) bool { return st.Status == bfd.Up })
 		if !st.RemoteIndependent {
 			t.Errorf("bit C is not set: %+v", st)

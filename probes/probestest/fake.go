@@ -164,6 +164,11 @@ func (f *Fake) Changes(after uint64) []probes.Change {
 	return slices.Clone(f.changes[min(after, uint64(len(f.changes))):])
 }
 
+// Cost is always the same.
+func (f *Fake) Cost() probes.Cost {
+	return probes.Cost{Since: time.Unix(1000, 0), CPU: 20 * time.Millisecond, Attempts: 1000}
+}
+
 // Close refuses later Sets.
 func (f *Fake) Close() {
 	f.mu.Lock()
