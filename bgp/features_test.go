@@ -339,7 +339,7 @@ func extended(t *testing.T, c *child, sides []*side) {
 	}
 	c.set(configs(sides, func(c *Config) {
 		p := c.Peers[1]
-		p.Range, p.MaxSessions, p.Address, p.Passive = netip.Prefix{}, 0, addr("fd00:16::2"), true
+		p.Range, p.MaxSessions, p.Address, p.Passive = netip.Prefix{}, 0, addr("fd00:16::2"), false
 		p.IPv4, p.IPv6, p.ExtendedNextHop = true, true, true
 		c.Peers = []Peer{p}
 	})...)
@@ -351,26 +351,30 @@ func extended(t *testing.T, c *child, sides []*side) {
 }
 
 // linkLocal has a session between link-local addresses of the link in the VRF,
-// with BIRD: FRR wants router advertisements for it.
+// with both families. FRR is told the neighbour's address and interface: found by
+// itself ("neighbor eth0 interface") it would wait for router advertisements. It
+// sends its global address as next hop, BIRD the link-local one.
 func linkLocal(t *testing.T, c *child, sides []*side) {
 	t.Helper()
-	var birds []*side
+	hop := map[*side]string{}
 	for _, s := range sides {
-		if s.router.Kind == "bird" {
-			birds = append(birds, s)
-		}
-	}
-	for _, s := range birds {
 		device, ours, theirs := "up-"+s.config.Network, "fe80::16:1", "fe80::16:2"
 		s.gw.MustIP("addr add " + ours + "/64 dev " + device + " nodad")
-		s.configure(nil, "neighbor fd00:16::1 as", "neighbor "+ours+" % 'eth0' as")
+		s.configure([]string{"no neighbor fd00:16::1", "neighbor " + ours + " remote-as 64512", "neighbor " + ours + " interface eth0",
+			"neighbor " + ours + " capability extended-nexthop", "neighbor " + ours + " timers connect 1",
+			"address-family ipv4 unicast", "neighbor " + ours + " activate", "neighbor " + ours + " route-map accept4 in",
+			"neighbor " + ours + " route-map announce4 out", "exit-address-family",
+			"address-family ipv6 unicast", "neighbor " + ours + " activate", "neighbor " + ours + " route-map accept6 in",
+			"neighbor " + ours + " route-map announce6 out"}, "neighbor fd00:16::1 as", "neighbor "+ours+" % 'eth0' as")
 		s.hops = map[lab.Family]netip.Addr{lab.IPv4: addr(ours), lab.IPv6: addr(ours)}
 		s.config.Peers[0].Address = addr(theirs + "%" + device)
+		if hop[s] = s.config.Peers[0].Address.String(); s.router.Kind == "frr" {
+			hop[s] = "fd00:16::2"
+		}
 	}
 	c.set(configs(sides, nil)...)
-	for _, s := range birds {
-		hop := s.config.Peers[0].Address.String()
-		c.routes(s.config.Network, "10.0.0.0/24 via "+hop, "2001:db8:1::/48 via "+hop)
+	for _, s := range sides {
+		c.routes(s.config.Network, "10.0.0.0/24 via "+hop[s], "2001:db8:1::/48 via "+hop[s])
 		s.wants()
 	}
 }
