@@ -52,6 +52,10 @@ func (r *Router) finish(rep *report, st *State) error {
 	r.changed = r.changed && len(rep.errs) > 0
 	r.observed.Store(st)
 	r.publish(rep, took)
+	r.mu.Lock()
+	close(r.ended)
+	r.ended = make(chan struct{})
+	r.mu.Unlock()
 	return rep.err()
 }
 

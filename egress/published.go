@@ -1,9 +1,11 @@
 package egress
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/egret-router/egret/egress/flows"
 )
@@ -40,6 +42,31 @@ func (r *Router) Status() *Status {
 		full.Problems = append(full.Problems, text)
 	}
 	return &full
+}
+
+// NextRound waits until a round has ended after the one with this number, until
+// ctx ends, or for a second, and gives the number of the last one: for who looks at
+// the Status whenever it is a new one.
+func (r *Router) NextRound(ctx context.Context, after uint64) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for {
+		r.mu.Lock()
+		ended := r.ended
+		r.mu.Unlock()
+		last := uint64(0)
+		if p := r.status.Load(); p != nil {
+			last = p.status.Round.Count
+		}
+		if last > after {
+			return last
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return last
+		}
+	}
 }
 
 func (p *published) policies() []PolicyStatus {

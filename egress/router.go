@@ -42,6 +42,8 @@ type Router struct {
 	rejected  string
 	rejectedN uint64
 	loadedAt  time.Time
+	// ended is closed at the end of the next round.
+	ended chan struct{}
 
 	status    atomic.Pointer[published]
 	observed  atomic.Pointer[State]
@@ -94,6 +96,7 @@ func NewRouter(log *slog.Logger, edges Edges, trigger Trigger, version string) *
 	r := &Router{log: log, edges: edges, trigger: trigger, version: version, started: time.Now(),
 		awaiting: map[string]bool{}, learnedBefore: map[string][]bgp.Route{}, history: map[string]phaseRecord{}, draining: map[uint16]uint64{}, refusing: map[string]uint64{}, renderer: nat.NewRenderer(), first: true}
 	r.sessions.timer.fire = trigger.Fire
+	r.ended = make(chan struct{})
 	r.events = newEventLog()
 	r.tell = newNarrator(r.events, log)
 	r.flows = newFlowWatch(log, edges.Flows, trigger.Fire)

@@ -11,15 +11,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/egret-router/egret/bgp"
-	"github.com/egret-router/egret/control"
 	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/config"
-	"github.com/egret-router/egret/egress/drain"
-	"github.com/egret-router/egret/egress/metrics"
-	"github.com/egret-router/egret/probes"
 )
 
 func runCommand() *cobra.Command {
@@ -48,60 +42,20 @@ peers (a second signal ends the wait). --cleanup withdraws and removes everythin
 	return cmd
 }
 
-// run builds the daemon in dependency order and runs it to its end.
+// run builds the daemon and runs it with what the file says.
 func run(parent context.Context, path string, cleanup bool, log *slog.Logger) error {
 	file := config.NewFile(path, log)
 	spec, err := file.Load()
 	if err != nil {
 		return err
 	}
-	if err := needRoot(); err != nil {
-		return err
-	}
-	release, err := control.Lock()
+	d, err := newDaemon(spec.Settings, log)
 	if err != nil {
 		return err
 	}
-	defer release()
-
-	m, err := openMachine(spec.Settings, log)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	trigger := egress.NewTrigger()
-	speaker := bgp.New(log, trigger.Fire)
-	prober := probes.New(log, trigger.Fire)
-	sessions := newBFDProcess(spec.Settings.RunDir, spec.Settings.BFDLinger, log, trigger.Fire)
-	router := egress.NewRouter(log, egress.Edges{Kernel: m.kernel, Filter: m.filter, Speaker: speaker, Prober: prober, BFD: sessions, Sysctls: m.sysctls, Flows: m.flows,
-		Drains: drain.InDir(spec.Settings.RunDir)}, trigger, buildVersion())
-	router.SetSpec(spec)
-
-	ctx, stop := context.WithCancel(parent)
-	defer stop()
-	leaving := make(chan bool, 1)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(signals)
-	go func() { leaving <- untilSignal(ctx, signals, router, log); stop() }()
-	sessions.adopt(ctx)
+	d.router.SetSpec(spec)
 	log.Info("egret starts", "version", buildVersion(), "config", path, "networks", len(spec.Networks))
-	err = serve(ctx, file, spec, router, sessions, m.filter, log)
-	stop()
-	drained := <-leaving
-
-	prober.Close()
-	err = errors.Join(err, sessions.Close())
-	if cleanup {
-		speaker.Close(false)
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), time.Minute)
-		defer cancel()
-		return errors.Join(err, m.teardown(ctx, log))
-	}
-	// Without graceful restart for one who has taken leave: routers know at once.
-	speaker.Close(!drained)
-	log.Info("egret ends; the data plane goes on forwarding", "drained", drained)
-	return err
+	return d.run(parent, cleanup, func(ctx context.Context) error { return reload(ctx, file, spec, d.router, d.sessions, log) })
 }
 
 // leaver is what is drained at the end; *egress.Router is the real one.
@@ -146,27 +100,6 @@ func untilSignal(ctx context.Context, signals <-chan os.Signal, router leaver, l
 
 // endGrace is the time beyond the deadline for the last rounds of a drain.
 const endGrace = 5 * time.Second
-
-// serve runs the loop and what surrounds it until ctx ends or one of them
-// fails. A failing metrics listener does not stop the gateway.
-func serve(ctx context.Context, file *config.File, spec *egress.Spec, router *egress.Router, sessions *bfdProcess, filter egress.Inspector, log *slog.Logger) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return router.Run(ctx) })
-	group.Go(func() error { return router.Inspect(ctx, filter) })
-	group.Go(func() error {
-		return control.Serve(ctx, control.SocketPath(spec.Settings.RunDir), router, log)
-	})
-	if spec.Settings.MetricsListen != "" {
-		group.Go(func() error {
-			if err := metrics.Serve(ctx, spec.Settings.MetricsListen, metrics.Registry(router.Status), log); err != nil {
-				log.Error("metrics are off", "err", err)
-			}
-			return nil
-		})
-	}
-	group.Go(func() error { return reload(ctx, file, spec, router, sessions, log) })
-	return group.Wait()
-}
 
 // reload feeds the router with what the file says, on change and on SIGHUP.
 func reload(ctx context.Context, file *config.File, running *egress.Spec, router *egress.Router, sessions *bfdProcess, log *slog.Logger) error {
