@@ -118,7 +118,7 @@ func TestKernelCounters(t *testing.T) {
 		t.Fatal(err)
 	}
 	drops := agent.Status().Drops
-	for _, name := range []string{counterUnknown, counterBlocked, counterNothing, counterLost, counterLeak} {
+	for _, name := range []string{counterUnknown, counterBlocked, counterNothing, counterLost, counterLeak, counterInbound} {
 		if c, ok := drops[name]; !ok || c.Reason != name {
 			t.Errorf("%s: %+v", name, c)
 		}

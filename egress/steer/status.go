@@ -19,7 +19,9 @@ type Status struct {
 	Clients, Unsteered, Blocked int
 	// Drops counts packets that were discarded, by reason: drop_unknown (a source
 	// that the agent does not know yet), drop_blocked, drop_no_gateway, drop_lost (a
-	// flow of a set that is gone, to where no rule leads any more), drop_leak.
+	// flow of a set that is gone, to where no rule leads any more), drop_leak (marked,
+	// but not on its way into the tunnel), drop_inbound (out of the tunnel to a pod
+	// that had not asked).
 	// They may be some seconds older than the rest.
 	Drops    map[string]nat.Counter
 	MTU      int
