@@ -29,6 +29,10 @@ func (t *Table) Problems(ctx context.Context) []string {
 	return problems
 }
 
+// agentTable is that of the agent on the same node (egress/steer), which binds only
+// what leaves by a tunnel.
+const agentTable = "egret_agent"
+
 func chainProblems(data []byte) ([]string, error) {
 	var list listing
 	if err := json.Unmarshal(data, &list); err != nil {
@@ -47,7 +51,7 @@ func chainProblems(data []byte) ([]string, error) {
 		if err := json.Unmarshal(raw, &c); err != nil {
 			return problems, fmt.Errorf("parse nft listing: chain: %w", err)
 		}
-		if c.Hook == "" || c.Family == family && c.Table == tableName || !slices.Contains([]string{"ip", "ip6", "inet"}, c.Family) {
+		if c.Hook == "" || c.Family == family && (c.Table == tableName || c.Table == agentTable) || !slices.Contains([]string{"ip", "ip6", "inet"}, c.Family) {
 			continue
 		}
 		where := fmt.Sprintf("chain %s %s %s", c.Family, c.Table, c.Name)

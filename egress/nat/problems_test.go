@@ -12,6 +12,9 @@ func TestKernelProblems(t *testing.T) {
 		k.do(func() error { out = k.Problems(t.Context()); return nil })
 		return out
 	}
+	if err := k.nft("add table inet egret_agent; add chain inet egret_agent identity { type nat hook postrouting priority 90; }"); err != nil {
+		t.Fatal(err)
+	}
 	if found := problems(); len(found) != 0 {
 		t.Errorf("problems in a fresh namespace: %q", found)
 	}

@@ -89,6 +89,9 @@ type Agent struct {
 	repairs  uint64
 	lastErr  string
 	errCount uint64
+
+	drops     map[string]nat.Counter
+	countedAt time.Time
 }
 
 // New makes an Agent.

@@ -18,6 +18,7 @@ const (
 	priorityKeep      = -150
 	priorityForward   = -150
 	priorityTranslate = 90
+	priorityUnmark    = 310
 )
 
 // Names of objects that are there once.
@@ -26,12 +27,15 @@ const (
 	chainKeep     = "keep"
 	chainForward  = "forward"
 	chainIdentity = "identity"
+	chainUnmark   = "unmark"
 	chainUnknown  = "unknown"
 	chainBlocked  = "blocked"
 	chainNothing  = "nothing"
 	setWays       = "ways"
 	setInside4    = "inside4"
 	setInside6    = "inside6"
+	setPods4      = "pods4"
+	setPods6      = "pods6"
 	mapClients4   = "clients4"
 	mapClients6   = "clients6"
 	mapTakes      = "takes"
@@ -42,6 +46,7 @@ const (
 	counterNothing = "drop_no_gateway"
 	counterLost    = "drop_lost"
 	counterLeak    = "drop_leak"
+	counterInbound = "drop_inbound"
 )
 
 // never are destinations that no gateway can have: this host, links, groups.
@@ -67,11 +72,15 @@ func drop(counter string) string { return fmt.Sprintf("counter name %q drop", co
 //	prerouting raw-10  classify  source -> policy -> longest destination -> mark of a set
 //	prerouting mangle  keep      flows keep the set they began with; drops happen here,
 //	                             so that replies to who asked from outside are spared
-//	forward    mangle  forward   nothing marked leaves but by the tunnel; MSS
+//	forward    mangle  forward   nothing marked leaves but by the tunnel, by which pods get
+//	                             answers only; MSS
 //	postrouting nat    identity  bound to no translation before anybody translates it
+//	postrouting last   unmark    the tunnel looks its own way up with the mark of what is
+//	                             inside: without this it would lead into itself, and the
+//	                             replies of a gateway here into its return table
 func (d *decider) filter(sets []Set) nat.Ruleset {
 	r := nat.NewRuleset(TableName)
-	for _, c := range []string{counterUnknown, counterBlocked, counterNothing, counterLost, counterLeak} {
+	for _, c := range []string{counterUnknown, counterBlocked, counterNothing, counterLost, counterLeak, counterInbound} {
 		r.Counters[c] = true
 	}
 	t := d.cfg.Tunnel
@@ -189,13 +198,24 @@ func (d *decider) leave(r nat.Ruleset) {
 		}
 		return out
 	}
-	texts := []string{ours + " oifname != @" + setWays + " " + drop(counterLeak)}
+	pods := slices.Clone(d.cfg.Local)
+	for _, c := range d.cfg.Clients {
+		pods = append(pods, netip.PrefixFrom(c.Address, c.Address.BitLen()))
+	}
+	r.Sets[setPods4], r.Sets[setPods6] = nat.AddressSet(pods, true), nat.AddressSet(pods, false)
+	texts := []string{ours + " oifname != @" + setWays + " " + drop(counterLeak),
+		// By the tunnel our pods get answers only.
+		"iifname @" + setWays + " ct direction original ip daddr @" + setPods4 + " " + drop(counterInbound),
+		"iifname @" + setWays + " ct direction original ip6 daddr @" + setPods6 + " " + drop(counterInbound),
+	}
 	texts = append(texts, mss("ipv4", 40)...)
 	texts = append(texts, mss("ipv6", 60)...)
 	r.AddChain(chainForward, nat.Base{Type: "filter", Hook: "forward", Priority: priorityForward, Policy: "accept"}, texts...)
 	r.AddChain(chainIdentity, nat.Base{Type: "nat", Hook: "postrouting", Priority: priorityTranslate, Policy: "accept"},
 		ours+" oifname @"+setWays+" snat ip to ip saddr",
 		ours+" oifname @"+setWays+" snat ip6 to ip6 saddr")
+	r.AddChain(chainUnmark, nat.Base{Type: "filter", Hook: "postrouting", Priority: priorityUnmark, Policy: "accept"},
+		"oifname @"+setWays+" meta mark set 0")
 }
 
 // policyChain is a policy with where its destinations go.

@@ -166,13 +166,12 @@ func (d *decider) sysctls() []sysctl.Setting {
 	key := func(device string) string {
 		return "net.ipv4.conf." + strings.ReplaceAll(device, ".", "/") + ".rp_filter"
 	}
-	if slices.ContainsFunc(d.cfg.Gateways, func(g Gateway) bool { return g.Here }) {
-		// The gateway has the say over the devices that its clients come in by, and has
-		// put "all" to 0; what comes back to our pods comes out of the loop.
-		out = append(out, sysctl.Setting{Key: key(t.Loop), Value: "0", Optional: true})
-	} else {
-		// Loose: replies come from where no route of the main table leads by the tunnel.
-		out = append(out, sysctl.Setting{Key: key(t.Device), Value: "2", Optional: true})
+	// A device without an address fails a loose check as well (fib_validate_source), so
+	// it has to be off, and the effective value is the maximum of "all" and the
+	// device's. A gateway on this node sets the same. The packet filter looks instead
+	// at what comes in by the tunnel.
+	for _, device := range []string{"all", t.Device, t.Loop, PeerOf(t.Loop)} {
+		out = append(out, sysctl.Setting{Key: key(device), Value: "0", Optional: device != "all"})
 	}
 	ipv6 := slices.ContainsFunc(d.cfg.Clients, func(c Client) bool { return c.Address.Is6() }) ||
 		slices.ContainsFunc(d.cfg.Local, func(p netip.Prefix) bool { return p.Addr().Is6() })

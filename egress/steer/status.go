@@ -7,6 +7,9 @@ import (
 	"github.com/egret-router/egret/egress/nat"
 )
 
+// countEvery is how old the counters in a Status may be for the next one.
+const countEvery = 5 * time.Second
+
 // Status is what the agent does, after its last round.
 type Status struct {
 	At       time.Time
@@ -16,7 +19,10 @@ type Status struct {
 	Clients, Unsteered, Blocked int
 	// Drops counts packets that were discarded, by reason: drop_unknown (a source
 	// that the agent does not know yet), drop_blocked, drop_no_gateway, drop_lost (a
-	// flow of a set that is gone, to where no rule leads any more), drop_leak.
+	// flow of a set that is gone, to where no rule leads any more), drop_leak (marked,
+	// but not on its way into the tunnel), drop_inbound (out of the tunnel to a pod
+	// that had not asked).
+	// They may be some seconds older than the rest.
 	Drops    map[string]nat.Counter
 	MTU      int
 	Problems []string
@@ -53,9 +59,12 @@ func (a *Agent) Status() *Status { return a.status.Load() }
 func (a *Agent) publish(ctx context.Context, begin time.Time) {
 	s := &Status{At: time.Now(), Round: RoundStatus{Rounds: a.rounds, Operations: a.ops, Repairs: a.repairs,
 		Errors: a.errCount, LastError: a.lastErr, Took: time.Since(begin)}}
-	if drops, err := a.edges.Filter.Counters(ctx); err == nil {
-		s.Drops = drops
+	if time.Since(a.countedAt) > countEvery { // it is a process to run, and rounds may follow each other closely
+		if drops, err := a.edges.Filter.Counters(ctx); err == nil {
+			a.drops, a.countedAt = drops, time.Now()
+		}
 	}
+	s.Drops = a.drops
 	if a.prev != nil {
 		s.MTU, s.Problems = a.prev.MTU, a.prev.Problems
 		for _, g := range a.prev.Gateways {
