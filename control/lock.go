@@ -17,8 +17,16 @@ var ErrLocked = errors.New("another egret runs in this network namespace; stop i
 
 // Lock makes this process the only Egret of its network namespace until
 // release is called or the process ends.
-func Lock() (release func(), err error) {
-	l, err := net.Listen("unix", lockName)
+func Lock() (release func(), err error) { return LockAs("") }
+
+// LockAs does the same for another role, which may run beside: its objects in the
+// kernel are others.
+func LockAs(role string) (release func(), err error) {
+	name := lockName
+	if role != "" {
+		name += "-" + role
+	}
+	l, err := net.Listen("unix", name)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, ErrLocked

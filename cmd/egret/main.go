@@ -40,7 +40,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(runCommand(), checkCommand(), planCommand(), statusCommand(), eventsCommand(), explainCommand(), bgpCommand(),
 		drainCommand(), undrainCommand(), teardownCommand(),
-		bfdServerCommand(), controllerCommand(), gatewayCommand(), referenceCommand(), versionCommand())
+		bfdServerCommand(), controllerCommand(), gatewayCommand(), agentCommand(), referenceCommand(), versionCommand())
 	return root
 }
 
