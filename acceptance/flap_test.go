@@ -100,10 +100,10 @@ func (f *fan) flap(router int) (flaps func() int, stop func() error) {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
-				if !blocked {
-					done <- nil
-					return
-				}
+			}
+			if ctx.Err() != nil && !blocked { // also when both were ready
+				done <- nil
+				return
 			}
 			command := "table inet flap { chain in { type filter hook prerouting priority -300; drop; }; }"
 			if blocked {
