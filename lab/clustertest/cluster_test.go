@@ -145,9 +145,9 @@ func (n *nodes) dial(node, pod int, v6 bool, gateways ...int) map[int]*traffic.C
 		}
 		for _, g := range gateways {
 			if c.Server.Client.Addr() == n.pools(v6, g)[0] && out[g] == nil {
-				out[g] = c
-				n.t.Cleanup(func() { c.Close() })
-				c = nil
+				kept := c
+				out[g], c = kept, nil
+				n.t.Cleanup(func() { kept.Close() })
 				break
 			}
 		}

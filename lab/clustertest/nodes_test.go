@@ -49,11 +49,10 @@ func newNodes(t *testing.T) *nodes {
 		t.Fatal(err)
 	}
 	n.binary = self
-	n.Cluster = lab.MustCluster(lab.New(t), 2, 2, 2)
-	for range n.Nodes {
-		n.dirs = append(n.dirs, t.TempDir())
-		n.agents = append(n.agents, nil)
+	for range 4 { // before the lab, which is closed before they go
+		n.dirs, n.agents = append(n.dirs, t.TempDir()), append(n.agents, nil)
 	}
+	n.Cluster = lab.MustCluster(lab.New(t), 2, 2, 2)
 	n.tell()
 	for i, node := range n.Nodes {
 		n.startAgent(i)
