@@ -162,7 +162,7 @@ func (t *table) refusal() nat.Action {
 // nat is the packet filter's configuration.
 func (r *resolver) nat(d *Desired) nat.Config {
 	c := nat.Config{ClientInterfaces: r.spec.Clients.Interfaces, ClientPrefixes: r.spec.Clients.Prefixes,
-		ReturnMark: uint32(markReturn), DropUnmatched: r.spec.Clients.DropUnmatched, Policies: r.policies,
+		ReturnMark: uint32(markReturn), DropUnmatched: r.spec.Clients.DropUnmatched, Silent: len(r.spec.Clients.Returns) > 0, Policies: r.policies,
 		FlowDevices: r.flowDevices()}
 	for _, n := range r.spec.Networks {
 		f := nat.Network{Name: n.Name, Device: n.Name, Zone: d.network(n.Name).Zone}

@@ -97,7 +97,8 @@ func TestReturns(t *testing.T) {
 	}
 }
 
-// TestReturnsTouchNothingElse: what policies do does not depend on the way back.
+// TestReturnsTouchNothingElse: what policies do does not depend on the way back, but
+// for refusals, which clients behind tunnels are not told of.
 func TestReturnsTouchNothingElse(t *testing.T) {
 	with := tunnelledClients(100)
 	without := tunnelledClients(100)
@@ -107,6 +108,10 @@ func TestReturnsTouchNothingElse(t *testing.T) {
 	a, b := Resolve(with, st), Resolve(without, st)
 	a.Kernel.Routes = slices.DeleteFunc(a.Kernel.Routes, func(r vrf.Route) bool { return r.Table == returnTable })
 	a.Kernel.NextHops = slices.DeleteFunc(a.Kernel.NextHops, func(h vrf.NextHop) bool { return h.Tunnel.Endpoint.IsValid() })
+	if !a.NAT.Silent || b.NAT.Silent {
+		t.Errorf("silent with tunnels %t, without %t", a.NAT.Silent, b.NAT.Silent)
+	}
+	a.NAT.Silent = false
 	if !reflect.DeepEqual(a.Kernel, b.Kernel) || !reflect.DeepEqual(a.NAT, b.NAT) {
 		t.Error("the rest of the data plane differs")
 	}

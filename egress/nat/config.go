@@ -60,6 +60,11 @@ type Config struct {
 	// DropUnmatched drops clients of ClientPrefixes that no policy names,
 	// instead of routing them normally.
 	DropUnmatched bool
+	// Silent drops where a client would be told of a refusal: for clients behind
+	// tunnels. A packet out of a tunnel in external mode carries the tunnel's data in
+	// place of a route until it is routed, and Linux 6.1 crashes when it is rejected
+	// before that (nf_send_reset).
+	Silent bool
 	// FlowDevices are the devices between which established flows are offloaded
 	// to a software flowtable: client interfaces and ports, all of which must
 	// exist. Without any there is no flowtable. Routes and routing rules reach

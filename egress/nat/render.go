@@ -177,7 +177,7 @@ func (r *renderer) keep() {
 			mark(markDrop), chainDenyDrop, mark(markReject), chainDenyReject, mark(markUnmatched), chainDenyUnmatched),
 		fmt.Sprintf("ct mark & %s != 0 meta mark set ct mark accept", mark(EgressMark)),
 		"ct status & confirmed != 0 "+clearMark+" accept",
-		fmt.Sprintf("meta mark & %s != 0 ct state new %s %s reject with tcp reset", mark(EgressMark), tcpNotFirst, r.count(counterMidstream)),
+		fmt.Sprintf("meta mark & %s != 0 ct state new %s %s %s", mark(EgressMark), tcpNotFirst, r.count(counterMidstream), r.refuse("tcp reset")),
 		fmt.Sprintf("%s vmap { %s : goto %s, %s : goto %s }", ourMark, mark(markRefuseDrop), chainDenyNewDrop, mark(markRefuseReject), chainDenyNewReject))
 	var texts []string
 	if r.cfg.ReturnMark != 0 {
@@ -318,11 +318,19 @@ func (r *renderer) decisions() {
 	r.chain(chainDenyDrop, r.drop(counterDrop))
 	r.chain(chainDenyUnmatched, r.drop(counterUnmatched))
 	r.chain(chainDenyReject,
-		"meta l4proto tcp "+r.count(counterReject)+" reject with tcp reset",
-		r.count(counterReject)+" reject with icmpx admin-prohibited")
+		"meta l4proto tcp "+r.count(counterReject)+" "+r.refuse("tcp reset"),
+		r.count(counterReject)+" "+r.refuse("icmpx admin-prohibited"))
 	r.chain(chainDenyNewDrop, r.drop(counterNew))
 	// As the kernel answers for a network that is down.
-	r.chain(chainDenyNewReject, r.count(counterNew)+" reject with icmpx admin-prohibited")
+	r.chain(chainDenyNewReject, r.count(counterNew)+" "+r.refuse("icmpx admin-prohibited"))
+}
+
+// refuse tells a client, where that can be done (see Config.Silent).
+func (r *renderer) refuse(how string) string {
+	if r.cfg.Silent {
+		return "drop"
+	}
+	return "reject with " + how
 }
 
 // output keeps this node's own traffic to uplinks (BGP, probes) out of
