@@ -177,13 +177,14 @@ func (s *Server) serveUDP(port uint16) error {
 	if port == 0 {
 		return nil
 	}
-	c4, err := net.ListenPacket("udp4", fmt.Sprint(":", port))
+	listen := net.ListenConfig{Control: deepBuffer}
+	c4, err := listen.ListenPacket(context.Background(), "udp4", fmt.Sprint(":", port))
 	if err != nil {
 		return err
 	}
 	p4 := ipv4.NewPacketConn(c4)
 	s.closers = append(s.closers, c4)
-	c6, err := net.ListenPacket("udp6", fmt.Sprint(":", port))
+	c6, err := listen.ListenPacket(context.Background(), "udp6", fmt.Sprint(":", port))
 	if err != nil {
 		return err
 	}

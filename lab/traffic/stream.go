@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
 
 // Protocol of a stream.
@@ -301,7 +303,9 @@ func AskUDP(ctx context.Context, source, server netip.AddrPort) (Answer, error) 
 type udpWire struct{ *net.UDPConn }
 
 func openUDP(o StreamOptions) (wire, error) {
-	d := net.Dialer{Control: reuseAddress}
+	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
+		return errors.Join(reuseAddress(network, address, c), deepBuffer(network, address, c))
+	}}
 	if o.Source.Addr().IsValid() {
 		d.LocalAddr = net.UDPAddrFromAddrPort(o.Source)
 	} else if o.Source.Port() != 0 {
@@ -322,6 +326,23 @@ func (w udpWire) send(_ int, payload []byte) error {
 func (w udpWire) receive(b []byte) ([]byte, error) {
 	n, err := w.Read(b)
 	return b[:max(n, 0)], err
+}
+
+// socketBuffer holds what arrives while this process does not run, of a few hundred
+// streams for seconds: with the default one emulated processor that is busy elsewhere
+// for a second makes the socket drop, which looks as if the network had.
+const socketBuffer = 16 << 20
+
+// deepBuffer enlarges the receive buffer of a socket, beyond the bound of the system
+// where we may.
+func deepBuffer(_, _ string, c syscall.RawConn) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) {
+		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer); errors.Is(err, unix.EPERM) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer)
+		}
+	})
+	return errors.Join(ctlErr, err)
 }
 
 type icmpWire struct {
