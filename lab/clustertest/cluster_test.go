@@ -179,26 +179,33 @@ func testLarge(n *nodes) {
 	}
 }
 
-// streams sends datagrams from pods of two nodes, until stop.
+// streams sends datagrams from a pod of a node, until stop.
 func (n *nodes) streams(node int) (stop func() []traffic.StreamReport) {
 	n.t.Helper()
-	ctx, cancel := context.WithCancel(n.t.Context())
+	return streamsOf(n.t, n.Nodes[node].Pods[0], 6)
+}
+
+// streamsOf sends datagrams from a pod, by both families, until stop: as many as an
+// emulated processor can carry over ten hops each, beside everything else.
+func streamsOf(t *testing.T, pod *lab.NS, count int) (stop func() []traffic.StreamReport) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
-	reports := make([]traffic.StreamReport, 8)
+	reports := make([]traffic.StreamReport, count)
 	for i := range reports {
 		v6 := i%2 == 1
 		var s *traffic.Stream
-		err := n.Nodes[node].Pods[0].Do(func() (err error) {
-			s, err = traffic.OpenStream(traffic.StreamOptions{Protocol: traffic.UDP, Interval: 25 * time.Millisecond, Linger: 20 * time.Second,
+		err := pod.Do(func() (err error) {
+			s, err = traffic.OpenStream(traffic.StreamOptions{Protocol: traffic.UDP, Interval: 60 * time.Millisecond, Linger: 20 * time.Second,
 				Dest: netip.AddrPortFrom(server(v6, false).Addr(), lab.UDPPort)})
 			return err
 		})
 		if err != nil {
 			cancel()
-			n.t.Fatal(err)
+			t.Fatal(err)
 		}
 		run.Go(func() { reports[i] = s.Run(ctx) })
-		lab.Eventually(n.t, patience, "the stream to flow", func() error {
+		lab.Eventually(t, patience, "the stream to flow", func() error {
 			if s.Report().Received == 0 {
 				return fmt.Errorf("nothing received")
 			}
@@ -226,7 +233,7 @@ func testRestart(n *nodes) {
 	}
 	for i, s := range stop() {
 		if s.Lost > 0 || len(s.Answers) != 1 {
-			n.t.Errorf("stream %d lost %d of %d, seen as %v", i, s.Lost, s.Sent, s.Answers)
+			n.t.Errorf("stream %d lost %d of %d, seen as %v, gaps %v", i, s.Lost, s.Sent, s.Answers, s.Gaps)
 		}
 	}
 }
@@ -249,7 +256,7 @@ func testDrain(n *nodes) {
 	n.expect(0, 0, false, false, 24, n.pools(false, 2, 3)...)
 	for i, s := range stop() {
 		if s.Lost > 0 || len(s.Answers) != 1 {
-			n.t.Errorf("stream %d lost %d of %d, seen as %v", i, s.Lost, s.Sent, s.Answers)
+			n.t.Errorf("stream %d lost %d of %d, seen as %v, gaps %v", i, s.Lost, s.Sent, s.Answers, s.Gaps)
 		}
 	}
 }
