@@ -49,6 +49,7 @@ type Server struct {
 	address   string // with port
 	etcdURL   string
 	etcd, api process
+	killed    bool // the API server, and not started again
 }
 
 // New starts a server that is stopped when the test ends; if the test failed, the end of its log is logged.
@@ -120,6 +121,7 @@ func (s *Server) StartAPI(ctx context.Context) (err error) {
 		return err
 	}
 	file := func(name string) string { return filepath.Join(s.dir, name) }
+	s.killed = false
 	s.api, err = s.place.start("kube-apiserver", s.binaries.Path("kube-apiserver"),
 		"--etcd-servers="+s.etcdURL,
 		"--bind-address="+host, "--secure-port="+port, "--advertise-address="+host,
@@ -183,14 +185,17 @@ func (s *Server) Dial(_ context.Context, _, address string) (net.Conn, error) {
 // StopAPI ends the API server; etcd goes on.
 func (s *Server) StopAPI() error { return s.api.Stop() }
 
-// KillAPI ends the API server with SIGKILL.
-func (s *Server) KillAPI() { s.api.Kill9() }
+// KillAPI ends the API server with SIGKILL, until StartAPI.
+func (s *Server) KillAPI() {
+	s.api.Kill9()
+	s.killed = true
+}
 
 // Close ends the API server, then etcd: without etcd the other would not end.
 func (s *Server) Close() error {
 	var errs []error
 	for _, p := range []process{s.api, s.etcd} {
-		if p != nil {
+		if p != nil && !(s.killed && p == s.api) {
 			errs = append(errs, p.Stop())
 		}
 	}
