@@ -37,7 +37,7 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 		self = &Node{Name: node}
 	}
 	b, c := newBinder(&s, l, o.Mode, o.Memo), newCandidates(&s, l)
-	config := steer.Config{Tunnel: o.Tunnel, Inside: inside(&s, o.Inside), Local: minimal(self.podPrefixes())}
+	config := steer.Config{Tunnel: o.Tunnel, Inside: inside(&s, o.Inside), Local: minimal(self.podPrefixes()), Turn: turn(&s, node)}
 	if len(config.Tunnel.Local) == 0 {
 		config.Tunnel.Local = self.Ends()
 	}
@@ -59,6 +59,18 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 	return config, sortProblems(b.problems)
 }
 
+// turn is a node's place among all in the order of their names. Nodes that come and
+// go change it, which concerns new clients only.
+func turn(s *Snapshot, node string) int {
+	n := 0
+	for i := range s.Nodes {
+		if s.Nodes[i].Name < node {
+			n++
+		}
+	}
+	return n
+}
+
 // clients are the addresses of a node's pods.
 func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 	var clients []steer.Client
@@ -68,9 +80,9 @@ func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 		if pod.Node != node {
 			continue
 		}
-		of := b.of(pod)
+		of, name := b.of(pod), pod.Namespace+"/"+pod.Name
 		for _, a := range pod.Addresses {
-			client := steer.Client{Address: whole(a).Addr(), Policy: of.policy, Blocked: of.blocked}
+			client := steer.Client{Address: whole(a).Addr(), Pod: name, Policy: of.policy, Blocked: of.blocked}
 			if !podAddressable(client.Address) {
 				continue
 			}
@@ -81,7 +93,7 @@ func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 			if !taken {
 				at[client.Address] = len(clients)
 				clients = append(clients, client)
-			} else if clients[first] != client {
+			} else if clients[first].Policy != client.Policy || clients[first].Blocked != client.Blocked {
 				clients[first].Policy, clients[first].Blocked = "", true
 				b.claimed(pod, client.Address)
 			}
@@ -105,6 +117,9 @@ func steerPolicy(p *policy, c *candidates, needed map[int]bool) steer.Policy {
 		rule := steer.Rule{Skip: from.to == nil}
 		if from.to != nil {
 			rule.PreferLocal, rule.MaxNextHops = from.preferLocal, from.to.maxNextHops
+			if rule.MaxNextHops > 0 {
+				rule.Target = from.to.text()
+			}
 			for _, g := range c.of(from.to) {
 				needed[g] = true
 				for j := range c.gateways[g].Instances {

@@ -215,7 +215,7 @@ func (a *Agent) Round(ctx context.Context) error {
 	a.loseGateways(ctx, health)
 	err := a.gather(ctx)
 	if err == nil {
-		want := Decide(*cfg, Observed{Links: a.have.Links, Health: health, Sets: Sets(a.have), Empty: a.empty()})
+		want := Decide(*cfg, Observed{Links: a.have.Links, Health: health, Sets: Sets(a.have), Empty: a.empty(), Choices: Choices(a.rules)})
 		err = a.apply(ctx, &want, foreign && a.prevCfg == cfg)
 		a.note(&want, err == nil)
 		a.prev, a.prevCfg = &want, cfg

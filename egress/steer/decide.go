@@ -46,7 +46,9 @@ type GatewayDecision struct {
 	// Usable gateways take new flows, Carrying ones keep those they have.
 	Usable, Carrying bool
 	Reason           string
-	hop              vrf.NextHop // without id and family
+	// Clients counts those that bounded rules have given it, once for each choice.
+	Clients int
+	hop     vrf.NextHop // without id and family
 }
 
 // Decide says what should exist, from what is wanted and what was observed. It is
@@ -56,6 +58,7 @@ func Decide(cfg Config, obs Observed) Desired {
 	d.tunnel()
 	d.judge()
 	d.policies()
+	d.choices()
 	d.keepOld()
 	out := Desired{Gateways: d.decisions(), MTU: d.cfg.Tunnel.MTU, Problems: d.problems}
 	out.Sets = append(slices.Collect(valuesOf(d.sets)), d.old...)
@@ -76,8 +79,7 @@ type decider struct {
 	sets     map[string]*Set // active, by their members
 	old      []Set
 	rules    []policyChain
-	spreads  map[string]choice // by name
-	users    map[string]map[netip.Addr]bool
+	spreads  map[string]*spread // by name
 }
 
 // judge decides on each gateway.

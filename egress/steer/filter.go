@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/egret-router/egret/egress/nat"
 )
@@ -123,7 +122,7 @@ func (d *decider) classify(r nat.Ruleset) {
 		}
 		r.AddChain(policyName(p.name), nat.Base{}, texts...)
 	}
-	d.spread(r)
+	d.spreadChains(r)
 }
 
 func policyName(name string) string { return nat.ObjectName("policy_", name) }
@@ -216,90 +215,4 @@ func (d *decider) leave(r nat.Ruleset) {
 		ours+" oifname @"+setWays+" snat ip6 to ip6 saddr")
 	r.AddChain(chainUnmark, nat.Base{Type: "filter", Hook: "postrouting", Priority: priorityUnmark, Policy: "accept"},
 		"oifname @"+setWays+" meta mark set 0")
-}
-
-// policyChain is a policy with where its destinations go.
-type policyChain struct {
-	name         string
-	destinations []nat.Value
-}
-
-// policies works out where each rule leads, and which sets there are.
-func (d *decider) policies() {
-	d.spreads, d.users = map[string]choice{}, map[string]map[netip.Addr]bool{}
-	clients := map[string][]netip.Addr{}
-	for _, c := range d.cfg.Clients {
-		if !c.Blocked {
-			clients[c.Policy] = append(clients[c.Policy], c.Address)
-		}
-	}
-	seen := map[string]bool{}
-	for _, p := range d.cfg.Policies {
-		if seen[p.Name] {
-			d.problems = append(d.problems, fmt.Sprintf("policy %q is there twice: the first counts", p.Name))
-			continue
-		}
-		seen[p.Name] = true
-		chain := policyChain{name: p.Name}
-		rules := slices.SortedStableFunc(slices.Values(p.Rules), func(a, b Rule) int { return a.Destination.Compare(b.Destination) })
-		for _, rule := range rules {
-			if rule.Destination.IsValid() {
-				chain.destinations = append(chain.destinations, nat.Value{Prefix: rule.Destination.Masked(), Value: d.verdict(rule, clients[p.Name])})
-			}
-		}
-		d.rules = append(d.rules, chain)
-	}
-}
-
-// verdict is where a rule leads.
-func (d *decider) verdict(r Rule, clients []netip.Addr) string {
-	if r.Skip {
-		return ""
-	}
-	usable := d.usable(r)
-	if len(usable) == 0 {
-		return "goto " + chainNothing
-	}
-	c := choose(usable, r.MaxNextHops)
-	if c.all != nil {
-		return d.gotoSet(c.all)
-	}
-	name := hex(strings.Join(c.ring, "\x00") + " " + strconv.Itoa(r.MaxNextHops))
-	d.spreads[name] = c
-	if d.users[name] == nil {
-		d.users[name] = map[netip.Addr]bool{}
-	}
-	for _, a := range clients {
-		d.users[name][a] = true
-	}
-	for _, members := range c.list() {
-		d.gotoSet(members) // also those without a client yet: one that comes then costs an element
-	}
-	return "goto spread_" + name
-}
-
-func (d *decider) gotoSet(members []string) string {
-	s, ok := d.set(members)
-	if !ok {
-		d.problems = append(d.problems, "there are more sets of gateways than numbers: some destinations are closed")
-		return "goto " + chainNothing
-	}
-	return "goto " + setName(s)
-}
-
-// spread is a chain for each choice, with maps from clients to sets.
-func (d *decider) spread(r nat.Ruleset) {
-	for name, c := range d.spreads {
-		var values []nat.Value
-		for a := range d.users[name] {
-			values = append(values, nat.Value{Prefix: netip.PrefixFrom(a, a.BitLen()), Value: d.gotoSet(c.of(a))})
-		}
-		var texts []string
-		for i, family := range []string{"ip", "ip6"} {
-			choose := "choose" + []string{"4_", "6_"}[i] + name
-			r.Sets[choose] = nat.AddressMap(values, i == 0)
-			texts = append(texts, family+" saddr vmap @"+choose)
-		}
-		r.AddChain("spread_"+name, nat.Base{}, append(texts, "goto "+chainNothing)...)
-	}
 }

@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,7 +31,9 @@ func normal(cfg Config) Config {
 	if cfg.Tunnel.Port == 0 {
 		cfg.Tunnel.Port = defaultPort
 	}
-	cfg.Clients = slices.SortedFunc(slices.Values(cfg.Clients), func(a, b Client) int { return a.Address.Compare(b.Address) })
+	cfg.Clients = slices.SortedFunc(slices.Values(cfg.Clients), func(a, b Client) int {
+		return cmp.Or(a.Address.Compare(b.Address), strings.Compare(a.Policy, b.Policy), strings.Compare(a.Pod, b.Pod))
+	})
 	cfg.Policies = slices.SortedFunc(slices.Values(cfg.Policies), func(a, b Policy) int { return strings.Compare(a.Name, b.Name) })
 	cfg.Gateways = slices.SortedStableFunc(slices.Values(cfg.Gateways), func(a, b Gateway) int { return strings.Compare(a.ID, b.ID) })
 	return cfg
