@@ -3,6 +3,7 @@ package steer
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -203,6 +204,46 @@ func TestFewSetsOfManyGateways(t *testing.T) {
 	}
 }
 
+// TestTooManySets: of sets that history has left, those of most clients stay, and the
+// clients of the others keep most of their gateways.
+func TestTooManySets(t *testing.T) {
+	all, before := ids(10), chosen{}
+	often := [][]string{{all[0], all[3], all[6]}, {all[1], all[5], all[8]}}
+	for a := range all {
+		for b := range a {
+			for c := range b {
+				before[len(before)] = []string{all[c], all[b], all[a]}
+			}
+		}
+	}
+	for range 3 {
+		for _, set := range often {
+			before[len(before)] = set
+		}
+	}
+	after, left := maps.Clone(before), 0
+	made := after.again(all, 3, 0, upTo(len(before)))
+	if len(made.options) != setsPerGateway*len(all) {
+		t.Errorf("%d sets", len(made.options))
+	}
+	for client, set := range after {
+		kept := slices.DeleteFunc(slices.Clone(set), func(id string) bool { return !slices.Contains(before[client], id) })
+		if len(set) != 3 || len(kept) < 2 || len(kept) < 3 && slices.ContainsFunc(often, func(o []string) bool { return slices.Equal(o, before[client]) }) {
+			t.Errorf("client %d had %v and has %v", client, before[client], set)
+		}
+		if len(kept) < 3 {
+			left++
+		}
+	}
+	if left == 0 || left > 120-len(made.options)+1 {
+		t.Errorf("%d clients had to move", left)
+	}
+	again := maps.Clone(after)
+	if again.again(all, 3, 0, upTo(len(before))); fmt.Sprint(again) != fmt.Sprint(after) {
+		t.Error("asked again, clients move again")
+	}
+}
+
 // TestCase13 is the documented case of maxNextHops, as a node decides it.
 func TestCase13(t *testing.T) {
 	cfg, health := bounded(30, 1, 3)
@@ -316,6 +357,33 @@ func FuzzChoose(f *testing.F) {
 		sets.again(usable, bound, turn, clients)
 		if after := fmt.Sprint(sets); after != before {
 			t.Fatalf("asked again:\n%s\n%s", before, after)
+		}
+	})
+}
+
+// BenchmarkChoose is what a round pays for 5,000 clients of a bounded rule: all of them
+// new, and one of them.
+func BenchmarkChoose(b *testing.B) {
+	const clients, gateways, bound = 5000, 10, 2
+	now := make([]int, clients)
+	for i := range now {
+		now[i] = -1
+	}
+	b.Run("new", func(b *testing.B) {
+		for b.Loop() {
+			choose(ids(gateways), bound, 0, nil, now)
+		}
+	})
+	b.Run("one", func(b *testing.B) {
+		c := choose(ids(gateways), bound, 0, nil, now)
+		var had [][]string
+		for i := range c.options {
+			had = append(had, c.members(i))
+		}
+		known := slices.Clone(c.of)
+		known[clients/2] = -1
+		for b.Loop() {
+			choose(ids(gateways), bound, 0, had, known)
 		}
 	})
 }
