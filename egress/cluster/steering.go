@@ -12,7 +12,9 @@ import (
 type SteerOptions struct {
 	// Tunnel is taken over; its Local, when empty, are the node's first addresses.
 	Tunnel steer.Tunnel
-	Mode   Mode
+	// MarkMask is taken over.
+	MarkMask uint32
+	Mode     Mode
 	// Inside are destinations that are never steered beside those that the objects
 	// name: services, pods without a prefix of their node, what the user wants.
 	Inside []netip.Prefix
@@ -37,7 +39,7 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 		self = &Node{Name: node}
 	}
 	b, c := newBinder(&s, l, o.Mode, o.Memo), newCandidates(&s, l)
-	config := steer.Config{Tunnel: o.Tunnel, Inside: inside(&s, o.Inside), Local: minimal(self.podPrefixes()), Turn: turn(&s, node)}
+	config := steer.Config{Tunnel: o.Tunnel, MarkMask: o.MarkMask, Inside: inside(&s, o.Inside), Local: minimal(self.podPrefixes()), Turn: turn(&s, node)}
 	if len(config.Tunnel.Local) == 0 {
 		config.Tunnel.Local = self.Ends()
 	}

@@ -215,9 +215,10 @@ func (a *Agent) Round(ctx context.Context) error {
 	a.loseGateways(ctx, health)
 	err := a.gather(ctx)
 	if err == nil {
-		want := Decide(*cfg, Observed{Links: a.have.Links, Health: health, Sets: Sets(a.have), Empty: a.empty(), Choices: Choices(a.rules)})
+		m, _ := marksFor(cfg.MarkMask) // what is wrong, Decide says
+		want := Decide(*cfg, Observed{Links: a.have.Links, Health: health, Sets: Sets(a.have), Empty: a.empty(), Former: a.former(m), Choices: Choices(a.rules)})
 		err = a.apply(ctx, &want, foreign && a.prevCfg == cfg)
-		a.note(&want, err == nil)
+		a.note(cfg, &want, err == nil)
 		a.prev, a.prevCfg = &want, cfg
 	}
 	a.rounds++

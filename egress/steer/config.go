@@ -15,6 +15,10 @@ import "net/netip"
 // meaning.
 type Config struct {
 	Tunnel Tunnel
+	// MarkMask are the bits of marks of packets and flows that are ours, see
+	// CheckMarkMask; 0 means DefaultMarkMask. It may change: flows of before are then
+	// dropped until the next sweep has ended them.
+	MarkMask uint32
 	// Inside are destinations that are never steered: pods, services, nodes, and
 	// what the user names.
 	Inside []netip.Prefix

@@ -2,6 +2,7 @@ package steer
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,6 +24,8 @@ type Desired struct {
 	MTU int
 	// Problems is what of the Config cannot be had; what it concerns is blocked.
 	Problems []string
+	marks    marks
+	former   []uint32 // see Observed
 }
 
 // Set is a set of gateways with a mark and a table.
@@ -55,12 +58,16 @@ type GatewayDecision struct {
 // pure, total, and does not depend on the order of anything.
 func Decide(cfg Config, obs Observed) Desired {
 	d := decider{cfg: normal(cfg), obs: obs, gateways: map[string]*GatewayDecision{}, taken: map[uint16]bool{}, sets: map[string]*Set{}}
+	var err error
+	if d.marks, err = marksFor(cfg.MarkMask); err != nil {
+		d.problems = append(d.problems, fmt.Sprintf("%v: %#x is used", err, DefaultMarkMask))
+	}
 	d.tunnel()
 	d.judge()
 	d.policies()
 	d.choices()
 	d.keepOld()
-	out := Desired{Gateways: d.decisions(), MTU: d.cfg.Tunnel.MTU, Problems: d.problems}
+	out := Desired{Gateways: d.decisions(), MTU: d.cfg.Tunnel.MTU, Problems: d.problems, marks: d.marks, former: obs.Former}
 	out.Sets = append(slices.Collect(valuesOf(d.sets)), d.old...)
 	slices.SortFunc(out.Sets, func(a, b Set) int { return cmp.Compare(a.Number, b.Number) })
 	out.Kernel = d.kernel(out.Sets)
@@ -73,6 +80,7 @@ func Decide(cfg Config, obs Observed) Desired {
 type decider struct {
 	cfg      Config
 	obs      Observed
+	marks    marks
 	problems []string
 	gateways map[string]*GatewayDecision
 	taken    map[uint16]bool
@@ -185,7 +193,7 @@ func (d *decider) set(members []string) (*Set, bool) {
 	if !ok {
 		return nil, false
 	}
-	s.Number, s.Mark = number, markOf(number)
+	s.Number, s.Mark = number, d.marks.of(number)
 	d.taken[number] = true
 	d.sets[key] = &s
 	return &s, true
@@ -197,7 +205,7 @@ func (d *decider) set(members []string) (*Set, bool) {
 func (d *decider) number(s Set, key string) (uint16, bool) {
 	for _, wholly := range []bool{true, false} {
 		for _, k := range d.obs.Sets {
-			if d.taken[k.Number] || !slices.Equal(k.Markers, s.markers) {
+			if d.taken[k.Number] || k.Number > d.marks.highest || !slices.Equal(k.Markers, s.markers) {
 				continue
 			}
 			if wholly && sameHops(k.Hops, s.hops) || !wholly && len(k.Hops) == 0 {
@@ -209,12 +217,12 @@ func (d *decider) number(s Set, key string) (uint16, bool) {
 	for _, k := range d.obs.Sets {
 		used[k.Number] = true
 	}
-	n := uint16(hash64(key)%maxNumber) + 1
-	for range maxNumber {
+	n := uint16(hash64(key)%uint64(d.marks.highest)) + 1
+	for range d.marks.highest {
 		if !used[n] && !d.taken[n] {
 			return n, true
 		}
-		n = n%maxNumber + 1
+		n = n%d.marks.highest + 1
 	}
 	return 0, false
 }
@@ -231,10 +239,10 @@ func (d *decider) keepOld() {
 		known[markerOf(g.ID)] = g
 	}
 	for _, k := range d.obs.Sets {
-		if d.taken[k.Number] || d.obs.Empty[k.Number] {
-			continue
+		if d.taken[k.Number] || d.obs.Empty[k.Number] || k.Number > d.marks.highest {
+			continue // the last: of another mask, nothing finds it any more
 		}
-		s := Set{Number: k.Number, Mark: markOf(k.Number), markers: k.Markers}
+		s := Set{Number: k.Number, Mark: d.marks.of(k.Number), markers: k.Markers}
 		for _, m := range k.Markers {
 			g := known[m]
 			if g == nil {

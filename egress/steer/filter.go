@@ -55,15 +55,6 @@ var never = []netip.Prefix{
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
-// ours matches packets that a policy concerns.
-const ours = "meta mark & 0x40000000 != 0"
-
-var clearMark = fmt.Sprintf("meta mark set meta mark & %#x", ^markMask)
-
-func setMark(number uint16) string {
-	return fmt.Sprintf("meta mark set meta mark & %#x | %#x", ^markMask, markOf(number))
-}
-
 func drop(counter string) string { return fmt.Sprintf("counter name %q drop", counter) }
 
 // filter is the packet filter. How a packet of a pod goes through it:
@@ -99,8 +90,8 @@ func (d *decider) classify(r nat.Ruleset) {
 	r.Sets[setInside4], r.Sets[setInside6] = nat.AddressSet(inside, true), nat.AddressSet(inside, false)
 	r.Sets[mapClients4], r.Sets[mapClients6] = nat.AddressMap(d.clients(), true), nat.AddressMap(d.clients(), false)
 	r.AddChain(chainClassify, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityClassify, Policy: "accept"},
-		"iifname @"+setWays+" "+clearMark+" return",
-		ours+" "+clearMark, // nobody may bring in a mark of ours
+		"iifname @"+setWays+" "+d.marks.clear()+" return",
+		d.marks.are("meta")+" "+d.marks.clear(), // nobody may bring in a mark of ours
 		"ip daddr @"+setInside4+" return",
 		"ip6 daddr @"+setInside6+" return",
 		"ip saddr vmap @"+mapClients4,
@@ -108,11 +99,11 @@ func (d *decider) classify(r nat.Ruleset) {
 	// This node's own addresses are asked for here, behind the sources, so that it costs
 	// nobody else anything.
 	const local = "fib daddr type { local, broadcast, anycast, multicast } return"
-	r.AddChain(chainUnknown, nat.Base{}, local, setMark(codeUnknown))
-	r.AddChain(chainBlocked, nat.Base{}, local, setMark(codeBlocked))
-	r.AddChain(chainNothing, nat.Base{}, setMark(codeNothing))
+	r.AddChain(chainUnknown, nat.Base{}, local, d.marks.put("meta", d.marks.unknown))
+	r.AddChain(chainBlocked, nat.Base{}, local, d.marks.put("meta", d.marks.blocked))
+	r.AddChain(chainNothing, nat.Base{}, d.marks.put("meta", d.marks.nothing))
 	for _, p := range d.rules {
-		texts := []string{local, "ct original zone set " + strconv.Itoa(zone), setMark(codeNormal)}
+		texts := []string{local, "ct original zone set " + strconv.Itoa(zone), d.marks.put("meta", codeNormal)}
 		for i, family := range []string{"ip", "ip6"} {
 			if s := nat.AddressMap(p.destinations, i == 0); len(s.Elements) > 0 {
 				name := nat.ObjectName("dst"+[]string{"4_", "6_"}[i], p.name)
@@ -153,33 +144,36 @@ func (d *decider) clients() []nat.Value {
 
 // keep carries decisions out, where conntrack knows the flow.
 func (d *decider) keep(r nat.Ruleset, sets []Set) {
-	masked := fmt.Sprintf("meta mark & %#x", markMask)
-	r.AddChain(chainKeep, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityKeep, Policy: "accept"},
-		"meta mark & 0x40000000 == 0 return",
-		"ct direction reply "+clearMark+" return",
-		fmt.Sprintf("%s == %#x %s", masked, markOf(codeUnknown), drop(counterUnknown)),
-		fmt.Sprintf("%s == %#x %s", masked, markOf(codeBlocked), drop(counterBlocked)),
-		fmt.Sprintf("ct mark & %#x vmap @%s", markMask, mapTakes),
+	m, masked := d.marks, fmt.Sprintf("mark & %#x", d.marks.mask)
+	texts := []string{m.not("meta") + " return",
+		"ct direction reply " + m.clear() + " return",
+		m.is(m.unknown) + " " + drop(counterUnknown),
+		m.is(m.blocked) + " " + drop(counterBlocked),
+		"ct " + masked + " vmap @" + mapTakes}
+	for _, bit := range d.obs.Former { // they are no normal traffic, and where they went is not known any more
+		texts = append(texts, fmt.Sprintf("%s ct mark & %#x != 0 %s", m.not("ct"), bit, drop(counterLost)))
+	}
+	r.AddChain(chainKeep, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityKeep, Policy: "accept"}, append(texts,
 		// What began as normal traffic goes on as such when an edit steers it.
-		"ct mark & 0x40000000 == 0 ct state established,related "+clearMark+" return",
-		fmt.Sprintf("%s == %#x %s", masked, markOf(codeNothing), drop(counterNothing)),
-		masked+" vmap @"+mapPuts,
+		m.not("ct")+" ct state established,related "+m.clear()+" return",
+		m.is(m.nothing)+" "+drop(counterNothing),
+		"meta "+masked+" vmap @"+mapPuts,
 		// A flow of a set that is lost, to where no gateway leads any more: it must not
 		// leave in another way, it is bound to its source.
-		"ct mark & 0x40000000 != 0 "+drop(counterLost),
-		clearMark)
+		m.are("ct")+" "+drop(counterLost),
+		m.clear())...)
 	takes := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
 	puts := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
 	for _, s := range sets {
 		n := strconv.Itoa(int(s.Number))
 		if !s.Lost {
 			takes.Elements[nat.Mark(s.Mark)] = "goto take_" + n
-			r.AddChain("take_"+n, nat.Base{}, setMark(s.Number))
+			r.AddChain("take_"+n, nat.Base{}, m.put("meta", s.Number))
 		}
 		if s.Active {
 			puts.Elements[nat.Mark(s.Mark)] = "goto put_" + n
-			r.AddChain("put_"+n, nat.Base{}, fmt.Sprintf("ct mark set ct mark & %#x | %#x", ^markMask, s.Mark))
-			r.AddChain(setName(&s), nat.Base{}, setMark(s.Number))
+			r.AddChain("put_"+n, nat.Base{}, m.put("ct", s.Number))
+			r.AddChain(setName(&s), nat.Base{}, m.put("meta", s.Number))
 		}
 	}
 	r.Sets[mapTakes], r.Sets[mapPuts] = takes, puts
@@ -202,6 +196,7 @@ func (d *decider) leave(r nat.Ruleset) {
 		pods = append(pods, netip.PrefixFrom(c.Address, c.Address.BitLen()))
 	}
 	r.Sets[setPods4], r.Sets[setPods6] = nat.AddressSet(pods, true), nat.AddressSet(pods, false)
+	ours := d.marks.are("meta")
 	texts := []string{ours + " oifname != @" + setWays + " " + drop(counterLeak),
 		// By the tunnel our pods get answers only.
 		"iifname @" + setWays + " ct direction original ip daddr @" + setPods4 + " " + drop(counterInbound),
@@ -214,5 +209,6 @@ func (d *decider) leave(r nat.Ruleset) {
 		ours+" oifname @"+setWays+" snat ip to ip saddr",
 		ours+" oifname @"+setWays+" snat ip6 to ip6 saddr")
 	r.AddChain(chainUnmark, nat.Base{Type: "filter", Hook: "postrouting", Priority: priorityUnmark, Policy: "accept"},
-		"oifname @"+setWays+" meta mark set 0")
+		"oifname @"+setWays+" "+ours+" "+d.marks.clear()+" return",
+		"oifname @"+setWays+" meta mark set 0") // a gateway's, whose packets have no other marks
 }

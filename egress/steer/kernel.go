@@ -70,12 +70,14 @@ func (d *decider) tunnel() {
 // next hops in each family.
 func (d *decider) kernel(sets []Set) vrf.Config {
 	t := d.cfg.Tunnel
-	k := kernelBuilder{ids: vrf.NewAllocator(vrf.Snapshot{Owner: Owner()}), hops: map[vrf.NextHopID]bool{}}
+	k := kernelBuilder{mask: vrf.Mark(d.marks.mask), ids: vrf.NewAllocator(vrf.Snapshot{Owner: Owner()}), hops: map[vrf.NextHopID]bool{}}
 	k.out.Tunnels = []vrf.TunnelDevice{{Name: t.Device, Port: t.Port, MTU: t.MTU}}
 	k.out.Loops = []vrf.Loop{{Name: t.Loop, Peer: PeerOf(t.Loop), MTU: t.MTU}}
 	for _, v6 := range []bool{false, true} {
-		k.hop(vrf.NextHop{Blackhole: true, IPv6: v6}) // always there, so that a group can be closed in one message
-		k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioCatch, IPv6: v6, Mark: vrf.Mark(markBit), Mask: vrf.Mark(markBit), Action: vrf.RuleUnreachable})
+		k.hop(vrf.NextHop{Blackhole: true, IPv6: v6})                         // always there, so that a group can be closed in one message
+		for _, bit := range append([]uint32{d.marks.ours}, d.obs.Former...) { // the latter are also what says that there are such
+			k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioCatch, IPv6: v6, Mark: vrf.Mark(bit), Mask: vrf.Mark(bit), Action: vrf.RuleUnreachable})
+		}
 	}
 	for _, s := range sets {
 		k.set(s)
@@ -85,6 +87,7 @@ func (d *decider) kernel(sets []Set) vrf.Config {
 
 type kernelBuilder struct {
 	out  vrf.Config
+	mask vrf.Mark
 	ids  *vrf.Allocator
 	hops map[vrf.NextHopID]bool
 }
@@ -109,7 +112,7 @@ func (k *kernelBuilder) set(s Set) {
 		k.out.Routes = append(k.out.Routes,
 			vrf.Route{Table: table, Prefix: any, Metric: metricGroup, Type: vrf.Unicast, NextHop: g.ID},
 			vrf.Route{Table: table, Prefix: any, Metric: metricTerminal, Type: vrf.Unreachable})
-		k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioLookup, IPv6: i == 1, Mark: vrf.Mark(s.Mark), Mask: vrf.Mark(markMask),
+		k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioLookup, IPv6: i == 1, Mark: vrf.Mark(s.Mark), Mask: k.mask,
 			Action: vrf.RuleLookup, Table: table})
 	}
 	for _, m := range s.markers {

@@ -57,6 +57,8 @@ func TestKernel(t *testing.T) {
 	bounded := node()
 	bounded.Policies[0].Rules[0].MaxNextHops, bounded.Policies[0].Rules[1].MaxNextHops = 1, 2
 	bounded.Clients = append(bounded.Clients, Client{Address: addr("10.244.1.5"), Policy: "p"}, Client{Address: addr("fd00:244:1::5"), Policy: "p"})
+	masked := node()
+	masked.MarkMask = 0x40000fff
 	odd := node()
 	odd.Policies[0].Name, odd.Clients[0].Policy, odd.Clients[1].Policy = "ns/pod's \"policy\"", "ns/pod's \"policy\"", "gone"
 	odd.Tunnel.MTU, odd.Tunnel.Port = 1300, 4791
@@ -73,6 +75,7 @@ func TestKernel(t *testing.T) {
 		{"bounded, one lost", bounded, ready("a", "c")},
 		{"bounded, one returned", bounded, ready("a", "b", "c")},
 		{"other names, MTU and port", odd, ready("a", "b", "c")},
+		{"other marks", masked, ready("a", "b", "c")},
 		{"nobody", Config{Tunnel: node().Tunnel}, nil},
 		{"all again", node(), ready("a", "b", "c")},
 	}

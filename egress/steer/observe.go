@@ -34,6 +34,8 @@ type Observed struct {
 	Sets []KernelSet
 	// Empty are the numbers of sets that have no flows and take none.
 	Empty map[uint16]bool
+	// Former are the bits of other masks of marks that flows may still have.
+	Former []uint32
 	// Choices are those that the packet filter has, see Choices.
 	Choices map[string]map[string]string
 }

@@ -165,7 +165,7 @@ func TestLossAndReturn(t *testing.T) {
 	if w.live(first.Number) == nil || w.live(second.Number) != nil {
 		t.Errorf("a set with flows must stay, one without go: %+v", w.agent.prev.Sets)
 	}
-	if _, err := w.flows.Sweep(t.Context(), markBit, markBit, func(flows.Flow) bool { return true }); err != nil {
+	if _, err := w.flows.Sweep(t.Context(), first.Mark, first.Mark, func(flows.Flow) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	w.agent.Sweep(t.Context())
