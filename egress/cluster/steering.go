@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strings"
@@ -61,16 +62,28 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 	return config, sortProblems(b.problems)
 }
 
-// turn is a node's place among all in the order of their names. Nodes that come and
-// go change it, which concerns new clients only.
+// turn is a node's place among all, in an order by hash: in one by name, nodes that
+// have something in common, such as every third one's zone, would have turns in common,
+// too. Nodes that come and go change it, which concerns new clients only.
 func turn(s *Snapshot, node string) int {
-	n := 0
+	n, own := 0, mixed(node)
 	for i := range s.Nodes {
-		if s.Nodes[i].Name < node {
+		name := s.Nodes[i].Name
+		if h := mixed(name); h < own || h == own && name < node {
 			n++
 		}
 	}
 	return n
+}
+
+// mixed is FNV-1a, finished so that names that are alike are not near each other.
+func mixed(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name)) // a hash.Hash never returns an error
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	return x ^ x>>33
 }
 
 // clients are the addresses of a node's pods.

@@ -26,7 +26,7 @@ type Config struct {
 	// Clients may send to Inside only: nothing leaves before the rules of a pod
 	// are in place. Without Local that cannot be promised.
 	Local []netip.Prefix
-	// Turn is this node's place among all, from 0: where it begins to hand out the
+	// Turn is this node's place among all, in whatever order, from 0: where it begins to hand out the
 	// gateways of bounded rules. With different ones, nodes of few pods load all
 	// gateways alike. It concerns new clients only.
 	Turn     int
