@@ -26,6 +26,8 @@ type Desired struct {
 	Problems []string
 	marks    marks
 	former   []uint32 // see Observed
+	// routing is what Kernel came from: two that are the same have the same Kernel.
+	routing *madeRouting
 }
 
 // Set is a set of gateways with a mark and a table.
@@ -56,10 +58,17 @@ type GatewayDecision struct {
 
 // Decide says what should exist, from what is wanted and what was observed. It is
 // pure, total, and does not depend on the order of anything.
-func Decide(cfg Config, obs Observed) Desired {
-	d := decider{cfg: normal(cfg), obs: obs, gateways: map[string]*GatewayDecision{}, taken: map[uint16]bool{}, sets: map[string]*Set{}}
-	var err error
-	if d.marks, err = marksFor(cfg.MarkMask); err != nil {
+func Decide(cfg Config, obs Observed) Desired { return new(Memo).Decide(cfg, obs) }
+
+// Decide is the function Decide, quicker where little has changed since the last call.
+func (m *Memo) Decide(cfg Config, obs Observed) Desired {
+	mk, err := marksFor(cfg.MarkMask)
+	if m.mask != mk.mask {
+		*m = Memo{}
+	}
+	d := decider{cfg: normal(cfg), obs: obs, memo: m, made: Memo{mask: mk.mask, policies: map[string]madePolicy{}, sets: map[uint16]madeSet{}},
+		marks: mk, gateways: map[string]*GatewayDecision{}, taken: map[uint16]bool{}, sets: map[string]*Set{}}
+	if err != nil {
 		d.problems = append(d.problems, fmt.Sprintf("%v: %#x is used", err, DefaultMarkMask))
 	}
 	d.tunnel()
@@ -70,10 +79,13 @@ func Decide(cfg Config, obs Observed) Desired {
 	out := Desired{Gateways: d.decisions(), MTU: d.cfg.Tunnel.MTU, Problems: d.problems, marks: d.marks, former: obs.Former}
 	out.Sets = append(slices.Collect(valuesOf(d.sets)), d.old...)
 	slices.SortFunc(out.Sets, func(a, b Set) int { return cmp.Compare(a.Number, b.Number) })
-	out.Kernel = d.kernel(out.Sets)
+	out.routing = d.routing(out.Sets)
+	out.Kernel = out.routing.config
 	out.Filter = d.filter(out.Sets)
 	out.Sysctls = d.sysctls()
 	slices.Sort(out.Problems)
+	d.made.routing = out.routing
+	*m = d.made // what is in use no more is forgotten
 	return out
 }
 
@@ -81,6 +93,8 @@ type decider struct {
 	cfg      Config
 	obs      Observed
 	marks    marks
+	memo     *Memo
+	made     Memo // for the next call
 	problems []string
 	gateways map[string]*GatewayDecision
 	taken    map[uint16]bool

@@ -2,6 +2,7 @@ package steer
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -55,6 +56,9 @@ var never = []netip.Prefix{
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
+// isLocal lets by what is for this node's own addresses.
+const isLocal = "fib daddr type { local, broadcast, anycast, multicast } return"
+
 func drop(counter string) string { return fmt.Sprintf("counter name %q drop", counter) }
 
 // filter is the packet filter. How a packet of a pod goes through it:
@@ -98,20 +102,14 @@ func (d *decider) classify(r nat.Ruleset) {
 		"ip6 saddr vmap @"+mapClients6)
 	// This node's own addresses are asked for here, behind the sources, so that it costs
 	// nobody else anything.
-	const local = "fib daddr type { local, broadcast, anycast, multicast } return"
-	r.AddChain(chainUnknown, nat.Base{}, local, d.marks.put("meta", d.marks.unknown))
-	r.AddChain(chainBlocked, nat.Base{}, local, d.marks.put("meta", d.marks.blocked))
+	r.AddChain(chainUnknown, nat.Base{}, isLocal, d.marks.put("meta", d.marks.unknown))
+	r.AddChain(chainBlocked, nat.Base{}, isLocal, d.marks.put("meta", d.marks.blocked))
 	r.AddChain(chainNothing, nat.Base{}, d.marks.put("meta", d.marks.nothing))
 	for _, p := range d.rules {
-		texts := []string{local, "ct original zone set " + strconv.Itoa(zone), d.marks.put("meta", codeNormal)}
-		for i, family := range []string{"ip", "ip6"} {
-			if s := nat.AddressMap(p.destinations, i == 0); len(s.Elements) > 0 {
-				name := nat.ObjectName("dst"+[]string{"4_", "6_"}[i], p.name)
-				r.Sets[name] = s
-				texts = append(texts, family+" daddr vmap @"+name)
-			}
-		}
-		r.AddChain(policyName(p.name), nat.Base{}, texts...)
+		made := d.memo.policy(p, d.marks)
+		d.made.policies[p.name] = made
+		maps.Copy(r.Sets, made.maps)
+		r.Chains[policyName(p.name)] = made.chain
 	}
 	d.spreadChains(r)
 }
@@ -165,15 +163,16 @@ func (d *decider) keep(r nat.Ruleset, sets []Set) {
 	takes := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
 	puts := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
 	for _, s := range sets {
-		n := strconv.Itoa(int(s.Number))
+		n, made := strconv.Itoa(int(s.Number)), d.memo.set(s.Number, m)
+		d.made.sets[s.Number] = made
 		if !s.Lost {
 			takes.Elements[nat.Mark(s.Mark)] = "goto take_" + n
-			r.AddChain("take_"+n, nat.Base{}, m.put("meta", s.Number))
+			r.Chains["take_"+n] = made.take
 		}
 		if s.Active {
 			puts.Elements[nat.Mark(s.Mark)] = "goto put_" + n
-			r.AddChain("put_"+n, nat.Base{}, m.put("ct", s.Number))
-			r.AddChain(setName(&s), nat.Base{}, m.put("meta", s.Number))
+			r.Chains["put_"+n] = made.put
+			r.Chains[setName(&s)] = made.choose
 		}
 	}
 	r.Sets[mapTakes], r.Sets[mapPuts] = takes, puts

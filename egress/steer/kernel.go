@@ -66,20 +66,31 @@ func (d *decider) tunnel() {
 	d.cfg.Tunnel.MTU = max(mtu, 1280) // the least that IPv6 works with
 }
 
-// kernel is the routing: the devices, and for each set a mark, a table and a group of
-// next hops in each family.
-func (d *decider) kernel(sets []Set) vrf.Config {
+// routing is the devices, and for each set a mark, a table and a group of next hops in
+// each family.
+func (d *decider) routing(sets []Set) *madeRouting {
 	t := d.cfg.Tunnel
-	k := kernelBuilder{mask: vrf.Mark(d.marks.mask), ids: vrf.NewAllocator(vrf.Snapshot{Owner: Owner()}), hops: map[vrf.NextHopID]bool{}}
-	k.out.Tunnels = []vrf.TunnelDevice{{Name: t.Device, Port: t.Port, MTU: t.MTU}}
-	k.out.Loops = []vrf.Loop{{Name: t.Loop, Peer: PeerOf(t.Loop), MTU: t.MTU}}
+	r := &madeRouting{tunnel: vrf.TunnelDevice{Name: t.Device, Port: t.Port, MTU: t.MTU}, loop: t.Loop, sets: sets,
+		// Those of former masks are also what says that there are such flows.
+		mask: vrf.Mark(d.marks.mask), caught: append([]uint32{d.marks.ours}, d.obs.Former...)}
+	if d.memo.routing.same(r) {
+		return d.memo.routing
+	}
+	r.config = routingOf(r)
+	return r
+}
+
+func routingOf(r *madeRouting) vrf.Config {
+	k := kernelBuilder{mask: r.mask, ids: vrf.NewAllocator(vrf.Snapshot{Owner: Owner()}), hops: map[vrf.NextHopID]bool{}}
+	k.out.Tunnels = []vrf.TunnelDevice{r.tunnel}
+	k.out.Loops = []vrf.Loop{{Name: r.loop, Peer: PeerOf(r.loop), MTU: r.tunnel.MTU}}
 	for _, v6 := range []bool{false, true} {
-		k.hop(vrf.NextHop{Blackhole: true, IPv6: v6})                         // always there, so that a group can be closed in one message
-		for _, bit := range append([]uint32{d.marks.ours}, d.obs.Former...) { // the latter are also what says that there are such
+		k.hop(vrf.NextHop{Blackhole: true, IPv6: v6}) // always there, so that a group can be closed in one message
+		for _, bit := range r.caught {
 			k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioCatch, IPv6: v6, Mark: vrf.Mark(bit), Mask: vrf.Mark(bit), Action: vrf.RuleUnreachable})
 		}
 	}
-	for _, s := range sets {
+	for _, s := range r.sets {
 		k.set(s)
 	}
 	return k.out

@@ -29,7 +29,7 @@ func (a *Agent) loseGateways(ctx context.Context, health map[string]Health) {
 		a.log.Warn("gateways could not be taken out of their sets at once", "err", res.Err())
 		return
 	}
-	a.have = have
+	a.saw(have)
 	a.log.Info("took gateways out of their sets", "groups", len(plan.Ops))
 }
 
