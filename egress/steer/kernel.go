@@ -73,9 +73,11 @@ func (d *decider) kernel(sets []Set) vrf.Config {
 	k := kernelBuilder{mask: vrf.Mark(d.marks.mask), ids: vrf.NewAllocator(vrf.Snapshot{Owner: Owner()}), hops: map[vrf.NextHopID]bool{}}
 	k.out.Tunnels = []vrf.TunnelDevice{{Name: t.Device, Port: t.Port, MTU: t.MTU}}
 	k.out.Loops = []vrf.Loop{{Name: t.Loop, Peer: PeerOf(t.Loop), MTU: t.MTU}}
+	// Those of former masks are also what says that there are such flows.
+	caught := append([]uint32{d.marks.ours}, d.obs.Former...)
 	for _, v6 := range []bool{false, true} {
-		k.hop(vrf.NextHop{Blackhole: true, IPv6: v6})                         // always there, so that a group can be closed in one message
-		for _, bit := range append([]uint32{d.marks.ours}, d.obs.Former...) { // the latter are also what says that there are such
+		k.hop(vrf.NextHop{Blackhole: true, IPv6: v6}) // always there, so that a group can be closed in one message
+		for _, bit := range caught {
 			k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioCatch, IPv6: v6, Mark: vrf.Mark(bit), Mask: vrf.Mark(bit), Action: vrf.RuleUnreachable})
 		}
 	}
