@@ -81,6 +81,11 @@ bench: deps-bench build bin/vmrun bin/bench ## the Go benchmarks, and the data p
 bench-failover: deps-bench build bin/vmrun ## how long traffic stops when something fails, and how long 100,000 routes take, beside BIRD and FRR (FIGURES=TestTwin)
 	CGO_ENABLED=0 EGRET_VM_TIMEOUT=40m go test -tags bench -count=1 -timeout 40m -v -run '$(or $(FIGURES),Figures$$)' \
 	  -exec "$(CURDIR)/bin/vmrun" ./acceptance | grep -E 'FIGURE|^(---|FAIL|ok)'
+
+.PHONY: bench-kubernetes
+bench-kubernetes: deps-bench build bin/kube bin/vmrun ## latency and memory with 500 policies, 5,000 pods and 50 gateways in a real API server (FIGURES=TestCluster)
+	EGRET_LAB_REQUIRE=1 go test -tags bench -count=1 -timeout 40m -v -run '$(or $(FIGURES),Figures$$)' ./lab/clusterbench | grep -E 'FIGURE|^(---|FAIL|ok)'
+
 .PHONY: soak
 soak: deps-build ## long tests under load, outside CI (SOAK=10m PKG=)
 	EGRET_SOAK=$(or $(SOAK),10m) go test -v -count=1 -timeout 2h -tags soak -run Soak $(or $(PKG),./...)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +34,7 @@ type agentFlags struct {
 	nodeFlags
 	listen string
 	inside []string
+	marks  string
 	health echo.Options
 }
 
@@ -53,16 +55,21 @@ nothing else of theirs leave the cluster. Without an API server it goes on with 
 			if err := flags.check(); err != nil {
 				return err
 			}
+			mask, err := markMask(flags.marks)
+			if err != nil {
+				return err
+			}
 			client, mode, err := flags.connect("agent", log)
 			if err != nil {
 				return err
 			}
-			return runAgent(cmd.Context(), client, mode, &flags, log)
+			return runAgent(cmd.Context(), client, mode, &flags, mask, log)
 		},
 	}
 	flags.add(cmd, "/run/egret-agent")
 	f := cmd.Flags()
 	f.StringSliceVar(&flags.inside, "inside", nil, "destinations that are never led to a gateway, beside nodes and pods: the services' prefixes, say")
+	f.StringVar(&flags.marks, "mark-mask", fmt.Sprintf("%#x", steer.DefaultMarkMask), "bits of packet and conntrack marks that the agent may use for pods")
 	f.DurationVar(&flags.health.Interval, "health-interval", echo.DefaultInterval, "from one question to a gateway's node to the next")
 	f.IntVar(&flags.health.Fall, "health-fall", echo.DefaultFall, "so many answers in a row must be missing for a node to be down")
 	f.StringVar(&flags.listen, "status-listen", "127.0.0.1:9645", "address at which GET /v1/status answers; empty is off")
@@ -70,11 +77,23 @@ nothing else of theirs leave the cluster. Without an API server it goes on with 
 	return cmd
 }
 
-func runAgent(parent context.Context, client *crd.Client, mode cluster.Mode, flags *agentFlags, log *slog.Logger) error {
+// markMask reads a mask of marks.
+func markMask(text string) (uint32, error) {
+	mask, err := strconv.ParseUint(text, 0, 32)
+	if err != nil {
+		return 0, fmt.Errorf("--mark-mask %q is not a number of 32 bits, such as %#x", text, steer.DefaultMarkMask)
+	}
+	if err := steer.CheckMarkMask(uint32(mask)); err != nil {
+		return 0, fmt.Errorf("--mark-mask: %w", err)
+	}
+	return uint32(mask), nil
+}
+
+func runAgent(parent context.Context, client *crd.Client, mode cluster.Mode, flags *agentFlags, mask uint32, log *slog.Logger) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	feed := &agentFeed{log: log, flags: flags, options: cluster.SteerOptions{Mode: mode, Memo: new(cluster.Memo),
+	feed := &agentFeed{log: log, flags: flags, options: cluster.SteerOptions{Mode: mode, Memo: new(cluster.Memo), MarkMask: mask,
 		Tunnel: steer.Tunnel{Device: flags.device, Loop: flags.loop, Port: flags.port, VNI: flags.vni}}}
 	for _, s := range flags.inside {
 		p, err := netip.ParsePrefix(s)

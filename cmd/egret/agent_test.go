@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,6 +28,19 @@ func TestTargetsOf(t *testing.T) {
 		{Endpoint: netip.MustParseAddrPort("[2001:db8::2]:9"), Instances: []string{"a/red@n2"}}}
 	if diff := cmp.Diff(want, targetsOf(cfg, 9), cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestMarkMask(t *testing.T) {
+	for text, want := range map[string]string{
+		"0x30ff": "", "1073745919": "",
+		"red": `--mark-mask "red" is not a number`, "": `--mark-mask "" is not`, "0x100003000": "32 bits",
+		"0": "--mark-mask: mark mask 0x0 has none of the bits", "0xffff": "kube-proxy",
+	} {
+		mask, err := markMask(text)
+		if want == "" && (err != nil || mask == 0) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %#x, %v; want %q", text, mask, err, want)
+		}
 	}
 }
 

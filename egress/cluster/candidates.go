@@ -18,7 +18,7 @@ func (c *candidates) of(t *target) []int {
 	if chosen, known := c.chosen[t]; known {
 		return chosen
 	}
-	key := t.selector.String() + "\x00" + t.namespaces.String()
+	key := t.text()
 	chosen, known := c.same[key]
 	if !known {
 		for i := range c.gateways {
@@ -32,6 +32,9 @@ func (c *candidates) of(t *target) []int {
 	c.chosen[t] = chosen
 	return chosen
 }
+
+// text is the same for targets that select the same, whatever their bounds.
+func (t *target) text() string { return t.selector.String() + "\x00" + t.namespaces.String() }
 
 // at is the instance of g on a node, or nil.
 func (g *Gateway) at(node string) *Instance {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,7 +13,9 @@ import (
 type SteerOptions struct {
 	// Tunnel is taken over; its Local, when empty, are the node's first addresses.
 	Tunnel steer.Tunnel
-	Mode   Mode
+	// MarkMask is taken over.
+	MarkMask uint32
+	Mode     Mode
 	// Inside are destinations that are never steered beside those that the objects
 	// name: services, pods without a prefix of their node, what the user wants.
 	Inside []netip.Prefix
@@ -37,7 +40,7 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 		self = &Node{Name: node}
 	}
 	b, c := newBinder(&s, l, o.Mode, o.Memo), newCandidates(&s, l)
-	config := steer.Config{Tunnel: o.Tunnel, Inside: inside(&s, o.Inside), Local: minimal(self.podPrefixes())}
+	config := steer.Config{Tunnel: o.Tunnel, MarkMask: o.MarkMask, Inside: inside(&s, o.Inside), Local: minimal(self.podPrefixes()), Turn: turn(&s, node)}
 	if len(config.Tunnel.Local) == 0 {
 		config.Tunnel.Local = self.Ends()
 	}
@@ -59,6 +62,30 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 	return config, sortProblems(b.problems)
 }
 
+// turn is a node's place among all, in an order by hash: in one by name, nodes that
+// have something in common, such as every third one's zone, would have turns in common,
+// too. Nodes that come and go change it, which concerns new clients only.
+func turn(s *Snapshot, node string) int {
+	n, own := 0, mixed(node)
+	for i := range s.Nodes {
+		name := s.Nodes[i].Name
+		if h := mixed(name); h < own || h == own && name < node {
+			n++
+		}
+	}
+	return n
+}
+
+// mixed is FNV-1a, finished so that names that are alike are not near each other.
+func mixed(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name)) // a hash.Hash never returns an error
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	return x ^ x>>33
+}
+
 // clients are the addresses of a node's pods.
 func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 	var clients []steer.Client
@@ -68,9 +95,9 @@ func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 		if pod.Node != node {
 			continue
 		}
-		of := b.of(pod)
+		of, name := b.of(pod), pod.Namespace+"/"+pod.Name
 		for _, a := range pod.Addresses {
-			client := steer.Client{Address: whole(a).Addr(), Policy: of.policy, Blocked: of.blocked}
+			client := steer.Client{Address: whole(a).Addr(), Pod: name, Policy: of.policy, Blocked: of.blocked}
 			if !podAddressable(client.Address) {
 				continue
 			}
@@ -81,7 +108,7 @@ func (b *binder) clients(s *Snapshot, node string) []steer.Client {
 			if !taken {
 				at[client.Address] = len(clients)
 				clients = append(clients, client)
-			} else if clients[first] != client {
+			} else if clients[first].Policy != client.Policy || clients[first].Blocked != client.Blocked {
 				clients[first].Policy, clients[first].Blocked = "", true
 				b.claimed(pod, client.Address)
 			}
@@ -105,6 +132,9 @@ func steerPolicy(p *policy, c *candidates, needed map[int]bool) steer.Policy {
 		rule := steer.Rule{Skip: from.to == nil}
 		if from.to != nil {
 			rule.PreferLocal, rule.MaxNextHops = from.preferLocal, from.to.maxNextHops
+			if rule.MaxNextHops > 0 {
+				rule.Target = from.to.text()
+			}
 			for _, g := range c.of(from.to) {
 				needed[g] = true
 				for j := range c.gateways[g].Instances {

@@ -60,11 +60,11 @@ func TestChart(t *testing.T) {
 		t.Errorf("Kustomize (-) and Helm (+) differ:\n%s", diff)
 	}
 	rendered, err = kube.Command(t.Context(), helm, "template", "egret", "manifests/chart/egret", "--kube-version=v1.36.3", "--namespace=elsewhere", "--set=image.repository=registry.example/egret",
-		"--set=image.tag=v1", "--set=controller.replicas=3", "--set-string=gateway.nodeSelector.role=edge", "--set=egressIPSupport=EnabledPerNamespace")
+		"--set=image.tag=v1", "--set=controller.replicas=3", "--set-string=gateway.nodeSelector.role=edge", "--set=egressIPSupport=EnabledPerNamespace", "--set-string=agent.markMask=0x307f")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`image: "registry.example/egret:v1"`, "replicas: 3", `"role":"edge"`, "--egress-ip-support=EnabledPerNamespace]", "namespace: elsewhere"} {
+	for _, want := range []string{`image: "registry.example/egret:v1"`, "replicas: 3", `"role":"edge"`, "--egress-ip-support=EnabledPerNamespace]", "--mark-mask=0x307f]", "namespace: elsewhere"} {
 		if !strings.Contains(rendered, want) {
 			t.Errorf("nothing says %s", want)
 		}

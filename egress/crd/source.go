@@ -11,10 +11,8 @@ import (
 )
 
 const (
-	// quiet is how long the Source waits for more after a change, gap the time from
-	// one View to the next at least: a rollout of many pods is not a View for each.
-	quiet = 10 * time.Millisecond
-	gap   = 50 * time.Millisecond
+	// syncPause is from one look for the end of a list to the next.
+	syncPause = 10 * time.Millisecond
 	// saveGap is the time from one writing of the state file to the next.
 	saveGap = time.Second
 	// defaultPatience is short beside the start of a node, and long beside the
@@ -84,7 +82,7 @@ func (s *Source) Run(ctx context.Context) error {
 				select {
 				case <-ctx.Done():
 					return
-				case <-time.After(quiet):
+				case <-time.After(syncPause):
 				}
 			}
 			s.fire()
@@ -102,7 +100,7 @@ func (s *Source) loop(ctx context.Context) {
 	defer impatient.Stop()
 	save := time.NewTicker(saveGap)
 	defer save.Stop()
-	var ended time.Time
+	var pace pace
 	for {
 		select {
 		case <-ctx.Done():
@@ -122,10 +120,11 @@ func (s *Source) loop(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(max(quiet, gap-time.Since(ended))):
+			case <-time.After(pace.wait(time.Now())):
 			}
+			begin := time.Now()
 			s.look()
-			ended = time.Now()
+			pace.took(time.Now(), time.Since(begin))
 		}
 	}
 }

@@ -60,16 +60,17 @@ func (w *watches) view(known *conversions) View {
 	for _, n := range items[corev1.Namespace](w.namespaces) {
 		s.Namespaces = append(s.Namespaces, cluster.Namespace{Name: n.Name, Labels: n.Labels, Binding: convertBinding(n.Annotations)})
 	}
-	for _, p := range items[corev1.Pod](w.pods) {
-		if m, ok := maintenanceOf(p.Annotations); ok {
-			v.maintained[p.Namespace+"/"+p.Name] = m
+	s.Pods = slices.Grow(s.Pods, len(known.pods.order))
+	for p, made := range known.pods.look(w.pods, makePod) {
+		if made.told {
+			v.maintained[p.Namespace+"/"+p.Name] = made.maintenance
 		}
-		if pod, ok := convertPod(p); ok {
-			s.Pods = append(s.Pods, pod)
+		if made.counts {
+			s.Pods = append(s.Pods, made.pod)
 		}
 	}
-	for _, p := range items[v1alpha1.EgressGatewayPolicy](w.policies) {
-		s.Policies = append(s.Policies, convertPolicy(p))
+	for p, policy := range known.policies.look(w.policies, convertPolicy) {
+		s.Policies = append(s.Policies, policy)
 		v.objects[objectKey{cluster.KindPolicy, "", p.Name}] = stateOf(p, p.Status.Conditions)
 	}
 	var find secrets
@@ -116,12 +117,28 @@ func (w *watches) secret(namespace string) secrets {
 	}
 }
 
-// conversions remembers networks and pools, whose conversion goes through the
-// decoder of the file.
+// conversions remembers pods and policies, of which there are many, and networks and
+// pools, whose conversion goes through the decoder of the file.
 type conversions struct {
 	ownNamespace string
+	pods         kept[*corev1.Pod, madePod]
+	policies     kept[*v1alpha1.EgressGatewayPolicy, cluster.Policy]
 	networks     map[string]converted[cluster.Network]
 	pools        map[string]converted[cluster.Pool]
+}
+
+// madePod is what a pod means; without counts it has no traffic, without told no
+// maintenance.
+type madePod struct {
+	pod          cluster.Pod
+	maintenance  maintenance
+	counts, told bool
+}
+
+func makePod(p *corev1.Pod) (m madePod) {
+	m.maintenance, m.told = maintenanceOf(p.Annotations)
+	m.pod, m.counts = convertPod(p)
+	return m
 }
 
 type converted[T any] struct {
@@ -131,7 +148,7 @@ type converted[T any] struct {
 }
 
 func newConversions(namespace string) *conversions {
-	return &conversions{namespace, map[string]converted[cluster.Network]{}, map[string]converted[cluster.Pool]{}}
+	return &conversions{ownNamespace: namespace, networks: map[string]converted[cluster.Network]{}, pools: map[string]converted[cluster.Pool]{}}
 }
 
 // network is not remembered where it depends on Secrets.

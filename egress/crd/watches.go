@@ -1,10 +1,8 @@
 package crd
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -107,9 +105,7 @@ func items[T any, P interface {
 			list = append(list, object)
 		}
 	}
-	slices.SortFunc(list, func(a, b P) int {
-		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
-	})
+	slices.SortFunc(list, byName[P])
 	return list
 }
 

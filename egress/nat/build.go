@@ -15,8 +15,12 @@ func NewRuleset(table string) Ruleset {
 // AddChain puts in a chain of these rules, in nft's words and without comments. It is
 // a base chain unless base is the zero Base.
 func (r Ruleset) AddChain(name string, base Base, rules ...string) {
-	r.Chains[name] = Chain{Base: base, Lines: lines(rules...)}
+	r.Chains[name] = NewChain(base, rules...)
 }
+
+// NewChain is what AddChain puts in. It may be in several Rulesets, which Diff then sees
+// at once.
+func NewChain(base Base, rules ...string) Chain { return Chain{Base: base, Lines: lines(rules...)} }
 
 // Mark is a mark as the element of a set of type mark.
 func Mark(m uint32) string { return mark(m) }

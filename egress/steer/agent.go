@@ -80,7 +80,10 @@ type Agent struct {
 
 	// What follows belongs to the loop.
 	have     vrf.Snapshot
+	sets     []KernelSet  // of have
+	inPlace  *madeRouting // from which have does not differ, if that is known
 	rules    nat.Ruleset
+	memo     Memo
 	prev     *Desired
 	prevCfg  *Config
 	retired  map[uint16]uint64 // since which round a set takes no new flows
@@ -215,9 +218,10 @@ func (a *Agent) Round(ctx context.Context) error {
 	a.loseGateways(ctx, health)
 	err := a.gather(ctx)
 	if err == nil {
-		want := Decide(*cfg, Observed{Links: a.have.Links, Health: health, Sets: Sets(a.have), Empty: a.empty()})
+		m, _ := marksFor(cfg.MarkMask) // what is wrong, Decide says
+		want := a.memo.Decide(*cfg, Observed{Links: a.have.Links, Health: health, Sets: a.sets, Empty: a.empty(), Former: a.former(m), Choices: Choices(a.rules)})
 		err = a.apply(ctx, &want, foreign && a.prevCfg == cfg)
-		a.note(&want, err == nil)
+		a.note(cfg, &want, err == nil)
 		a.prev, a.prevCfg = &want, cfg
 	}
 	a.rounds++
@@ -232,10 +236,12 @@ func (a *Agent) Round(ctx context.Context) error {
 // gather reads what may have changed.
 func (a *Agent) gather(ctx context.Context) (err error) {
 	if a.kernelDirty.Swap(false) {
-		if a.have, err = a.edges.Kernel.Snapshot(ctx); err != nil {
+		have, err := a.edges.Kernel.Snapshot(ctx)
+		if err != nil {
 			a.kernelDirty.Store(true)
 			return fmt.Errorf("observe: %w", err)
 		}
+		a.saw(have)
 	}
 	if a.filterDirty.Swap(false) {
 		if a.rules, err = a.edges.Filter.Snapshot(ctx); err != nil {
@@ -246,13 +252,22 @@ func (a *Agent) gather(ctx context.Context) (err error) {
 	return nil
 }
 
+// saw takes what the kernel has.
+func (a *Agent) saw(have vrf.Snapshot) { a.have, a.sets, a.inPlace = have, Sets(have), nil }
+
 // apply carries out what differs. A set must stand in the routing before the packet
 // filter sends anything to it, and must have left the packet filter before it goes;
 // and before anything at all is there, the filter comes first, with what it blocks.
 func (a *Agent) apply(ctx context.Context, want *Desired, repair bool) error {
 	_, sysctlErr := a.edges.Sysctls.Set(ctx, want.Sysctls)
 	errs := []error{sysctlErr}
-	plan := vrf.Diff(a.have, want.Kernel)
+	var plan vrf.Plan
+	if want.routing != a.inPlace {
+		plan = vrf.Diff(a.have, want.Kernel)
+		if plan.Empty() && len(plan.Errors) == 0 {
+			a.inPlace = want.routing
+		}
+	}
 	filter := nat.Diff(a.rules, want.Filter)
 	if plan.Empty() && filter.Empty() {
 		for _, e := range plan.Errors {
@@ -260,37 +275,44 @@ func (a *Agent) apply(ctx context.Context, want *Desired, repair bool) error {
 		}
 		return errors.Join(errs...)
 	}
-	text := plan.String() + filter.String()
-	if !a.rules.Exists {
-		if err := a.filter(ctx, want.Filter); err != nil {
+	first := !a.rules.Exists
+	if first {
+		if err := a.filter(ctx, filter, want.Filter); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 	}
-	if !filter.Empty() {
+	if !plan.Empty() && !filter.Empty() {
 		// First without removals: a plan for both states together. What of the old
 		// one cannot be any more is told by nobody, it goes in any case.
 		errs = append(errs, a.routing(ctx, union(a.have.Config, want.Kernel), false))
-		if err := a.filter(ctx, want.Filter); err != nil {
+	}
+	if !first {
+		if err := a.filter(ctx, filter, want.Filter); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 	}
-	errs = append(errs, a.routing(ctx, want.Kernel, true))
+	if want.routing != a.inPlace {
+		errs = append(errs, a.routing(ctx, want.Kernel, true))
+	}
 	err := errors.Join(errs...)
 	switch {
 	case err != nil:
 	case repair:
 		a.repairs++
-		a.log.Warn("repaired drift", "plan", cut(text))
+		a.log.Warn("repaired drift", "plan", textOf(plan, filter))
 	default:
 		a.log.Info("applied", "operations", len(plan.Ops)+len(filter.Ops))
-		a.log.Debug("applied plan", "plan", cut(text))
+		if a.log.Enabled(ctx, slog.LevelDebug) {
+			a.log.Debug("applied plan", "plan", textOf(plan, filter))
+		}
 	}
 	return err
 }
 
 const maxPlanText = 8 << 10
 
-func cut(text string) string {
+func textOf(plan vrf.Plan, filter nat.Plan) string {
+	text := plan.String() + filter.String()
 	if len(text) > maxPlanText {
 		return text[:maxPlanText] + " ..."
 	}
@@ -318,13 +340,13 @@ func (a *Agent) routing(ctx context.Context, want vrf.Config, all bool) error {
 				return errors.Join(append(errs, err)...)
 			}
 		}
-		a.have = have
+		a.saw(have)
 	}
 	return errors.Join(errs...)
 }
 
-func (a *Agent) filter(ctx context.Context, want nat.Ruleset) error {
-	plan := nat.Diff(a.rules, want)
+// filter carries out the plan that makes the packet filter want.
+func (a *Agent) filter(ctx context.Context, plan nat.Plan, want nat.Ruleset) error {
 	if plan.Empty() {
 		return nil
 	}

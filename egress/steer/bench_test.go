@@ -42,11 +42,12 @@ func BenchmarkDecide(b *testing.B) {
 // BenchmarkOnePod is a pod that comes: deciding, and what of the filter differs.
 func BenchmarkOnePod(b *testing.B) {
 	cfg, health := large()
-	before := Decide(cfg, Observed{Health: health})
+	var memo Memo
+	before := memo.Decide(cfg, Observed{Health: health})
 	cfg.Clients = append(cfg.Clients, Client{Address: addr("10.244.1.254"), Policy: "p001"})
 	var plan nat.Plan
 	for b.Loop() {
-		plan = nat.Diff(before.Filter, Decide(cfg, Observed{Health: health}).Filter)
+		plan = nat.Diff(before.Filter, memo.Decide(cfg, Observed{Health: health}).Filter)
 	}
 	b.ReportMetric(float64(len(plan.Ops)), "operations")
 }

@@ -15,13 +15,21 @@ import "net/netip"
 // meaning.
 type Config struct {
 	Tunnel Tunnel
+	// MarkMask are the bits of marks of packets and flows that are ours, see
+	// CheckMarkMask; 0 means DefaultMarkMask. It may change: flows of before are then
+	// dropped until the next sweep has ended them.
+	MarkMask uint32
 	// Inside are destinations that are never steered: pods, services, nodes, and
 	// what the user names.
 	Inside []netip.Prefix
 	// Local are the sources of this node's pods. A source of Local that is none of
 	// Clients may send to Inside only: nothing leaves before the rules of a pod
 	// are in place. Without Local that cannot be promised.
-	Local    []netip.Prefix
+	Local []netip.Prefix
+	// Turn is this node's place among all, in whatever order, from 0: where it begins to hand out the
+	// gateways of bounded rules. With different ones, nodes of few pods load all
+	// gateways alike. It concerns new clients only.
+	Turn     int
 	Clients  []Client
 	Policies []Policy
 	Gateways []Gateway
@@ -45,6 +53,9 @@ type Tunnel struct {
 // Client is an address of a pod on this node.
 type Client struct {
 	Address netip.Addr
+	// Pod says whose address it is: addresses with one Pod get the same gateways.
+	// "" is a pod of its own.
+	Pod string
 	// Policy is a name in Policies; "" is a pod without a policy, routed normally.
 	Policy string
 	// Blocked clients may send to Inside only; Policy is then ignored.
@@ -69,8 +80,13 @@ type Rule struct {
 	// PreferLocal: usable gateways on this node alone, if there are any.
 	PreferLocal bool
 	// MaxNextHops bounds the gateways that carry one client's traffic; 0 is no
-	// bound.
+	// bound. A client keeps its gateways as long as they can be used.
 	MaxNextHops int
+	// Target says over time which gateways are meant, when Gateways are what a
+	// selector finds: bounded rules with one Target (and bound, and preference) are
+	// one choice, which knows its clients again whatever Gateways become. "" means
+	// Gateways themselves.
+	Target string
 }
 
 // Gateway is one EgressGateway on one node.

@@ -2,6 +2,7 @@ package steer
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,6 +24,10 @@ type Desired struct {
 	MTU int
 	// Problems is what of the Config cannot be had; what it concerns is blocked.
 	Problems []string
+	marks    marks
+	former   []uint32 // see Observed
+	// routing is what Kernel came from: two that are the same have the same Kernel.
+	routing *madeRouting
 }
 
 // Set is a set of gateways with a mark and a table.
@@ -46,38 +51,57 @@ type GatewayDecision struct {
 	// Usable gateways take new flows, Carrying ones keep those they have.
 	Usable, Carrying bool
 	Reason           string
-	hop              vrf.NextHop // without id and family
+	// Clients counts those that bounded rules have given it, once for each choice.
+	Clients int
+	hop     vrf.NextHop // without id and family
 }
 
 // Decide says what should exist, from what is wanted and what was observed. It is
 // pure, total, and does not depend on the order of anything.
-func Decide(cfg Config, obs Observed) Desired {
-	d := decider{cfg: normal(cfg), obs: obs, gateways: map[string]*GatewayDecision{}, taken: map[uint16]bool{}, sets: map[string]*Set{}}
+func Decide(cfg Config, obs Observed) Desired { return new(Memo).Decide(cfg, obs) }
+
+// Decide is the function Decide, quicker where little has changed since the last call.
+func (m *Memo) Decide(cfg Config, obs Observed) Desired {
+	mk, err := marksFor(cfg.MarkMask)
+	if m.mask != mk.mask {
+		*m = Memo{}
+	}
+	d := decider{cfg: normal(cfg), obs: obs, memo: m, made: Memo{mask: mk.mask, policies: map[string]madePolicy{}, sets: map[uint16]madeSet{}},
+		marks: mk, gateways: map[string]*GatewayDecision{}, taken: map[uint16]bool{}, sets: map[string]*Set{}}
+	if err != nil {
+		d.problems = append(d.problems, fmt.Sprintf("%v: %#x is used", err, DefaultMarkMask))
+	}
 	d.tunnel()
 	d.judge()
 	d.policies()
+	d.choices()
 	d.keepOld()
-	out := Desired{Gateways: d.decisions(), MTU: d.cfg.Tunnel.MTU, Problems: d.problems}
+	out := Desired{Gateways: d.decisions(), MTU: d.cfg.Tunnel.MTU, Problems: d.problems, marks: d.marks, former: obs.Former}
 	out.Sets = append(slices.Collect(valuesOf(d.sets)), d.old...)
 	slices.SortFunc(out.Sets, func(a, b Set) int { return cmp.Compare(a.Number, b.Number) })
-	out.Kernel = d.kernel(out.Sets)
+	out.routing = d.routing(out.Sets)
+	out.Kernel = out.routing.config
 	out.Filter = d.filter(out.Sets)
 	out.Sysctls = d.sysctls()
 	slices.Sort(out.Problems)
+	d.made.routing = out.routing
+	*m = d.made // what is in use no more is forgotten
 	return out
 }
 
 type decider struct {
 	cfg      Config
 	obs      Observed
+	marks    marks
+	memo     *Memo
+	made     Memo // for the next call
 	problems []string
 	gateways map[string]*GatewayDecision
 	taken    map[uint16]bool
 	sets     map[string]*Set // active, by their members
 	old      []Set
 	rules    []policyChain
-	spreads  map[string]choice // by name
-	users    map[string]map[netip.Addr]bool
+	spreads  map[string]*spread // by name
 }
 
 // judge decides on each gateway.
@@ -183,7 +207,7 @@ func (d *decider) set(members []string) (*Set, bool) {
 	if !ok {
 		return nil, false
 	}
-	s.Number, s.Mark = number, markOf(number)
+	s.Number, s.Mark = number, d.marks.of(number)
 	d.taken[number] = true
 	d.sets[key] = &s
 	return &s, true
@@ -195,7 +219,7 @@ func (d *decider) set(members []string) (*Set, bool) {
 func (d *decider) number(s Set, key string) (uint16, bool) {
 	for _, wholly := range []bool{true, false} {
 		for _, k := range d.obs.Sets {
-			if d.taken[k.Number] || !slices.Equal(k.Markers, s.markers) {
+			if d.taken[k.Number] || k.Number > d.marks.highest || !slices.Equal(k.Markers, s.markers) {
 				continue
 			}
 			if wholly && sameHops(k.Hops, s.hops) || !wholly && len(k.Hops) == 0 {
@@ -207,12 +231,12 @@ func (d *decider) number(s Set, key string) (uint16, bool) {
 	for _, k := range d.obs.Sets {
 		used[k.Number] = true
 	}
-	n := uint16(hash64(key)%maxNumber) + 1
-	for range maxNumber {
+	n := uint16(hash64(key)%uint64(d.marks.highest)) + 1
+	for range d.marks.highest {
 		if !used[n] && !d.taken[n] {
 			return n, true
 		}
-		n = n%maxNumber + 1
+		n = n%d.marks.highest + 1
 	}
 	return 0, false
 }
@@ -229,10 +253,10 @@ func (d *decider) keepOld() {
 		known[markerOf(g.ID)] = g
 	}
 	for _, k := range d.obs.Sets {
-		if d.taken[k.Number] || d.obs.Empty[k.Number] {
-			continue
+		if d.taken[k.Number] || d.obs.Empty[k.Number] || k.Number > d.marks.highest {
+			continue // the last: of another mask, nothing finds it any more
 		}
-		s := Set{Number: k.Number, Mark: markOf(k.Number), markers: k.Markers}
+		s := Set{Number: k.Number, Mark: d.marks.of(k.Number), markers: k.Markers}
 		for _, m := range k.Markers {
 			g := known[m]
 			if g == nil {

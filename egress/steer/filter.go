@@ -2,10 +2,10 @@ package steer
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/egret-router/egret/egress/nat"
 )
@@ -56,14 +56,8 @@ var never = []netip.Prefix{
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
-// ours matches packets that a policy concerns.
-const ours = "meta mark & 0x40000000 != 0"
-
-var clearMark = fmt.Sprintf("meta mark set meta mark & %#x", ^markMask)
-
-func setMark(number uint16) string {
-	return fmt.Sprintf("meta mark set meta mark & %#x | %#x", ^markMask, markOf(number))
-}
+// isLocal lets by what is for this node's own addresses.
+const isLocal = "fib daddr type { local, broadcast, anycast, multicast } return"
 
 func drop(counter string) string { return fmt.Sprintf("counter name %q drop", counter) }
 
@@ -100,30 +94,24 @@ func (d *decider) classify(r nat.Ruleset) {
 	r.Sets[setInside4], r.Sets[setInside6] = nat.AddressSet(inside, true), nat.AddressSet(inside, false)
 	r.Sets[mapClients4], r.Sets[mapClients6] = nat.AddressMap(d.clients(), true), nat.AddressMap(d.clients(), false)
 	r.AddChain(chainClassify, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityClassify, Policy: "accept"},
-		"iifname @"+setWays+" "+clearMark+" return",
-		ours+" "+clearMark, // nobody may bring in a mark of ours
+		"iifname @"+setWays+" "+d.marks.clear()+" return",
+		d.marks.are("meta")+" "+d.marks.clear(), // nobody may bring in a mark of ours
 		"ip daddr @"+setInside4+" return",
 		"ip6 daddr @"+setInside6+" return",
 		"ip saddr vmap @"+mapClients4,
 		"ip6 saddr vmap @"+mapClients6)
 	// This node's own addresses are asked for here, behind the sources, so that it costs
 	// nobody else anything.
-	const local = "fib daddr type { local, broadcast, anycast, multicast } return"
-	r.AddChain(chainUnknown, nat.Base{}, local, setMark(codeUnknown))
-	r.AddChain(chainBlocked, nat.Base{}, local, setMark(codeBlocked))
-	r.AddChain(chainNothing, nat.Base{}, setMark(codeNothing))
+	r.AddChain(chainUnknown, nat.Base{}, isLocal, d.marks.put("meta", d.marks.unknown))
+	r.AddChain(chainBlocked, nat.Base{}, isLocal, d.marks.put("meta", d.marks.blocked))
+	r.AddChain(chainNothing, nat.Base{}, d.marks.put("meta", d.marks.nothing))
 	for _, p := range d.rules {
-		texts := []string{local, "ct original zone set " + strconv.Itoa(zone), setMark(codeNormal)}
-		for i, family := range []string{"ip", "ip6"} {
-			if s := nat.AddressMap(p.destinations, i == 0); len(s.Elements) > 0 {
-				name := nat.ObjectName("dst"+[]string{"4_", "6_"}[i], p.name)
-				r.Sets[name] = s
-				texts = append(texts, family+" daddr vmap @"+name)
-			}
-		}
-		r.AddChain(policyName(p.name), nat.Base{}, texts...)
+		made := d.memo.policy(p, d.marks)
+		d.made.policies[p.name] = made
+		maps.Copy(r.Sets, made.maps)
+		r.Chains[policyName(p.name)] = made.chain
 	}
-	d.spread(r)
+	d.spreadChains(r)
 }
 
 func policyName(name string) string { return nat.ObjectName("policy_", name) }
@@ -154,33 +142,37 @@ func (d *decider) clients() []nat.Value {
 
 // keep carries decisions out, where conntrack knows the flow.
 func (d *decider) keep(r nat.Ruleset, sets []Set) {
-	masked := fmt.Sprintf("meta mark & %#x", markMask)
-	r.AddChain(chainKeep, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityKeep, Policy: "accept"},
-		"meta mark & 0x40000000 == 0 return",
-		"ct direction reply "+clearMark+" return",
-		fmt.Sprintf("%s == %#x %s", masked, markOf(codeUnknown), drop(counterUnknown)),
-		fmt.Sprintf("%s == %#x %s", masked, markOf(codeBlocked), drop(counterBlocked)),
-		fmt.Sprintf("ct mark & %#x vmap @%s", markMask, mapTakes),
+	m, masked := d.marks, fmt.Sprintf("mark & %#x", d.marks.mask)
+	texts := []string{m.not("meta") + " return",
+		"ct direction reply " + m.clear() + " return",
+		m.is(m.unknown) + " " + drop(counterUnknown),
+		m.is(m.blocked) + " " + drop(counterBlocked),
+		"ct " + masked + " vmap @" + mapTakes}
+	for _, bit := range d.obs.Former { // they are no normal traffic, and where they went is not known any more
+		texts = append(texts, fmt.Sprintf("%s ct mark & %#x != 0 %s", m.not("ct"), bit, drop(counterLost)))
+	}
+	r.AddChain(chainKeep, nat.Base{Type: "filter", Hook: "prerouting", Priority: priorityKeep, Policy: "accept"}, append(texts,
 		// What began as normal traffic goes on as such when an edit steers it.
-		"ct mark & 0x40000000 == 0 ct state established,related "+clearMark+" return",
-		fmt.Sprintf("%s == %#x %s", masked, markOf(codeNothing), drop(counterNothing)),
-		masked+" vmap @"+mapPuts,
+		m.not("ct")+" ct state established,related "+m.clear()+" return",
+		m.is(m.nothing)+" "+drop(counterNothing),
+		"meta "+masked+" vmap @"+mapPuts,
 		// A flow of a set that is lost, to where no gateway leads any more: it must not
 		// leave in another way, it is bound to its source.
-		"ct mark & 0x40000000 != 0 "+drop(counterLost),
-		clearMark)
+		m.are("ct")+" "+drop(counterLost),
+		m.clear())...)
 	takes := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
 	puts := nat.Set{Key: "mark", Value: "verdict", Elements: map[string]string{}}
 	for _, s := range sets {
-		n := strconv.Itoa(int(s.Number))
+		n, made := strconv.Itoa(int(s.Number)), d.memo.set(s.Number, m)
+		d.made.sets[s.Number] = made
 		if !s.Lost {
 			takes.Elements[nat.Mark(s.Mark)] = "goto take_" + n
-			r.AddChain("take_"+n, nat.Base{}, setMark(s.Number))
+			r.Chains["take_"+n] = made.take
 		}
 		if s.Active {
 			puts.Elements[nat.Mark(s.Mark)] = "goto put_" + n
-			r.AddChain("put_"+n, nat.Base{}, fmt.Sprintf("ct mark set ct mark & %#x | %#x", ^markMask, s.Mark))
-			r.AddChain(setName(&s), nat.Base{}, setMark(s.Number))
+			r.Chains["put_"+n] = made.put
+			r.Chains[setName(&s)] = made.choose
 		}
 	}
 	r.Sets[mapTakes], r.Sets[mapPuts] = takes, puts
@@ -203,6 +195,7 @@ func (d *decider) leave(r nat.Ruleset) {
 		pods = append(pods, netip.PrefixFrom(c.Address, c.Address.BitLen()))
 	}
 	r.Sets[setPods4], r.Sets[setPods6] = nat.AddressSet(pods, true), nat.AddressSet(pods, false)
+	ours := d.marks.are("meta")
 	texts := []string{ours + " oifname != @" + setWays + " " + drop(counterLeak),
 		// By the tunnel our pods get answers only.
 		"iifname @" + setWays + " ct direction original ip daddr @" + setPods4 + " " + drop(counterInbound),
@@ -215,91 +208,6 @@ func (d *decider) leave(r nat.Ruleset) {
 		ours+" oifname @"+setWays+" snat ip to ip saddr",
 		ours+" oifname @"+setWays+" snat ip6 to ip6 saddr")
 	r.AddChain(chainUnmark, nat.Base{Type: "filter", Hook: "postrouting", Priority: priorityUnmark, Policy: "accept"},
-		"oifname @"+setWays+" meta mark set 0")
-}
-
-// policyChain is a policy with where its destinations go.
-type policyChain struct {
-	name         string
-	destinations []nat.Value
-}
-
-// policies works out where each rule leads, and which sets there are.
-func (d *decider) policies() {
-	d.spreads, d.users = map[string]choice{}, map[string]map[netip.Addr]bool{}
-	clients := map[string][]netip.Addr{}
-	for _, c := range d.cfg.Clients {
-		if !c.Blocked {
-			clients[c.Policy] = append(clients[c.Policy], c.Address)
-		}
-	}
-	seen := map[string]bool{}
-	for _, p := range d.cfg.Policies {
-		if seen[p.Name] {
-			d.problems = append(d.problems, fmt.Sprintf("policy %q is there twice: the first counts", p.Name))
-			continue
-		}
-		seen[p.Name] = true
-		chain := policyChain{name: p.Name}
-		rules := slices.SortedStableFunc(slices.Values(p.Rules), func(a, b Rule) int { return a.Destination.Compare(b.Destination) })
-		for _, rule := range rules {
-			if rule.Destination.IsValid() {
-				chain.destinations = append(chain.destinations, nat.Value{Prefix: rule.Destination.Masked(), Value: d.verdict(rule, clients[p.Name])})
-			}
-		}
-		d.rules = append(d.rules, chain)
-	}
-}
-
-// verdict is where a rule leads.
-func (d *decider) verdict(r Rule, clients []netip.Addr) string {
-	if r.Skip {
-		return ""
-	}
-	usable := d.usable(r)
-	if len(usable) == 0 {
-		return "goto " + chainNothing
-	}
-	c := choose(usable, r.MaxNextHops)
-	if c.all != nil {
-		return d.gotoSet(c.all)
-	}
-	name := hex(strings.Join(c.ring, "\x00") + " " + strconv.Itoa(r.MaxNextHops))
-	d.spreads[name] = c
-	if d.users[name] == nil {
-		d.users[name] = map[netip.Addr]bool{}
-	}
-	for _, a := range clients {
-		d.users[name][a] = true
-	}
-	for _, members := range c.list() {
-		d.gotoSet(members) // also those without a client yet: one that comes then costs an element
-	}
-	return "goto spread_" + name
-}
-
-func (d *decider) gotoSet(members []string) string {
-	s, ok := d.set(members)
-	if !ok {
-		d.problems = append(d.problems, "there are more sets of gateways than numbers: some destinations are closed")
-		return "goto " + chainNothing
-	}
-	return "goto " + setName(s)
-}
-
-// spread is a chain for each choice, with maps from clients to sets.
-func (d *decider) spread(r nat.Ruleset) {
-	for name, c := range d.spreads {
-		var values []nat.Value
-		for a := range d.users[name] {
-			values = append(values, nat.Value{Prefix: netip.PrefixFrom(a, a.BitLen()), Value: d.gotoSet(c.of(a))})
-		}
-		var texts []string
-		for i, family := range []string{"ip", "ip6"} {
-			choose := "choose" + []string{"4_", "6_"}[i] + name
-			r.Sets[choose] = nat.AddressMap(values, i == 0)
-			texts = append(texts, family+" saddr vmap @"+choose)
-		}
-		r.AddChain("spread_"+name, nat.Base{}, append(texts, "goto "+chainNothing)...)
-	}
+		"oifname @"+setWays+" "+ours+" "+d.marks.clear()+" return",
+		"oifname @"+setWays+" meta mark set 0") // a gateway's, whose packets have no other marks
 }

@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,7 +31,9 @@ func normal(cfg Config) Config {
 	if cfg.Tunnel.Port == 0 {
 		cfg.Tunnel.Port = defaultPort
 	}
-	cfg.Clients = slices.SortedFunc(slices.Values(cfg.Clients), func(a, b Client) int { return a.Address.Compare(b.Address) })
+	cfg.Clients = slices.SortedFunc(slices.Values(cfg.Clients), func(a, b Client) int {
+		return cmp.Or(a.Address.Compare(b.Address), strings.Compare(a.Policy, b.Policy), strings.Compare(a.Pod, b.Pod))
+	})
 	cfg.Policies = slices.SortedFunc(slices.Values(cfg.Policies), func(a, b Policy) int { return strings.Compare(a.Name, b.Name) })
 	cfg.Gateways = slices.SortedStableFunc(slices.Values(cfg.Gateways), func(a, b Gateway) int { return strings.Compare(a.ID, b.ID) })
 	return cfg
@@ -63,18 +66,31 @@ func (d *decider) tunnel() {
 	d.cfg.Tunnel.MTU = max(mtu, 1280) // the least that IPv6 works with
 }
 
-// kernel is the routing: the devices, and for each set a mark, a table and a group of
-// next hops in each family.
-func (d *decider) kernel(sets []Set) vrf.Config {
+// routing is the devices, and for each set a mark, a table and a group of next hops in
+// each family.
+func (d *decider) routing(sets []Set) *madeRouting {
 	t := d.cfg.Tunnel
-	k := kernelBuilder{ids: vrf.NewAllocator(vrf.Snapshot{Owner: Owner()}), hops: map[vrf.NextHopID]bool{}}
-	k.out.Tunnels = []vrf.TunnelDevice{{Name: t.Device, Port: t.Port, MTU: t.MTU}}
-	k.out.Loops = []vrf.Loop{{Name: t.Loop, Peer: PeerOf(t.Loop), MTU: t.MTU}}
+	r := &madeRouting{tunnel: vrf.TunnelDevice{Name: t.Device, Port: t.Port, MTU: t.MTU}, loop: t.Loop, sets: sets,
+		// Those of former masks are also what says that there are such flows.
+		mask: vrf.Mark(d.marks.mask), caught: append([]uint32{d.marks.ours}, d.obs.Former...)}
+	if d.memo.routing.same(r) {
+		return d.memo.routing
+	}
+	r.config = routingOf(r)
+	return r
+}
+
+func routingOf(r *madeRouting) vrf.Config {
+	k := kernelBuilder{mask: r.mask, ids: vrf.NewAllocator(vrf.Snapshot{Owner: Owner()}), hops: map[vrf.NextHopID]bool{}}
+	k.out.Tunnels = []vrf.TunnelDevice{r.tunnel}
+	k.out.Loops = []vrf.Loop{{Name: r.loop, Peer: PeerOf(r.loop), MTU: r.tunnel.MTU}}
 	for _, v6 := range []bool{false, true} {
 		k.hop(vrf.NextHop{Blackhole: true, IPv6: v6}) // always there, so that a group can be closed in one message
-		k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioCatch, IPv6: v6, Mark: vrf.Mark(markBit), Mask: vrf.Mark(markBit), Action: vrf.RuleUnreachable})
+		for _, bit := range r.caught {
+			k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioCatch, IPv6: v6, Mark: vrf.Mark(bit), Mask: vrf.Mark(bit), Action: vrf.RuleUnreachable})
+		}
 	}
-	for _, s := range sets {
+	for _, s := range r.sets {
 		k.set(s)
 	}
 	return k.out
@@ -82,6 +98,7 @@ func (d *decider) kernel(sets []Set) vrf.Config {
 
 type kernelBuilder struct {
 	out  vrf.Config
+	mask vrf.Mark
 	ids  *vrf.Allocator
 	hops map[vrf.NextHopID]bool
 }
@@ -106,7 +123,7 @@ func (k *kernelBuilder) set(s Set) {
 		k.out.Routes = append(k.out.Routes,
 			vrf.Route{Table: table, Prefix: any, Metric: metricGroup, Type: vrf.Unicast, NextHop: g.ID},
 			vrf.Route{Table: table, Prefix: any, Metric: metricTerminal, Type: vrf.Unreachable})
-		k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioLookup, IPv6: i == 1, Mark: vrf.Mark(s.Mark), Mask: vrf.Mark(markMask),
+		k.out.Rules = append(k.out.Rules, vrf.Rule{Priority: prioLookup, IPv6: i == 1, Mark: vrf.Mark(s.Mark), Mask: k.mask,
 			Action: vrf.RuleLookup, Table: table})
 	}
 	for _, m := range s.markers {

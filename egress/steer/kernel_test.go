@@ -3,6 +3,7 @@ package steer
 import (
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +56,9 @@ func TestKernel(t *testing.T) {
 	here.Gateways[1].Here = true
 	bounded := node()
 	bounded.Policies[0].Rules[0].MaxNextHops, bounded.Policies[0].Rules[1].MaxNextHops = 1, 2
+	bounded.Clients = append(bounded.Clients, Client{Address: addr("10.244.1.5"), Policy: "p"}, Client{Address: addr("fd00:244:1::5"), Policy: "p"})
+	masked := node()
+	masked.MarkMask = 0x40000fff
 	odd := node()
 	odd.Policies[0].Name, odd.Clients[0].Policy, odd.Clients[1].Policy = "ns/pod's \"policy\"", "ns/pod's \"policy\"", "gone"
 	odd.Tunnel.MTU, odd.Tunnel.Port = 1300, 4791
@@ -68,7 +72,10 @@ func TestKernel(t *testing.T) {
 		{"all lost", node(), map[string]Health{"a": Down, "b": Down, "c": Down}},
 		{"here", here, ready("a", "b", "c")},
 		{"bounded", bounded, ready("a", "b", "c")},
+		{"bounded, one lost", bounded, ready("a", "c")},
+		{"bounded, one returned", bounded, ready("a", "b", "c")},
 		{"other names, MTU and port", odd, ready("a", "b", "c")},
+		{"other marks", masked, ready("a", "b", "c")},
 		{"nobody", Config{Tunnel: node().Tunnel}, nil},
 		{"all again", node(), ready("a", "b", "c")},
 	}
@@ -87,6 +94,9 @@ func TestKernel(t *testing.T) {
 			}
 		}
 		want := agent.prev
+		if got := Choices(agent.rules); !reflect.DeepEqual(got, Choices(want.Filter)) {
+			t.Errorf("%s: the kernel has the choices %v, want %v", s.name, got, Choices(want.Filter))
+		}
 		got := Sets(agent.have)
 		if len(got) != len(want.Sets) {
 			t.Fatalf("%s: the kernel has %d sets, want %d", s.name, len(got), len(want.Sets))

@@ -2,6 +2,7 @@ package steer
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -28,7 +29,7 @@ func (a *Agent) loseGateways(ctx context.Context, health map[string]Health) {
 		a.log.Warn("gateways could not be taken out of their sets at once", "err", res.Err())
 		return
 	}
-	a.have = have
+	a.saw(have)
 	a.log.Info("took gateways out of their sets", "groups", len(plan.Ops))
 }
 
@@ -86,11 +87,13 @@ func groupIn(have vrf.Snapshot, s Set, v6 bool) vrf.NextHopID {
 type sweep struct {
 	round  uint64 // begun after this round
 	counts map[uint16]int
+	mask   uint32   // of the marks that counted
+	former []uint32 // whose flows it has ended
 	at     time.Time
 }
 
 // note remembers since when sets take no new flows.
-func (a *Agent) note(want *Desired, inPlace bool) {
+func (a *Agent) note(cfg *Config, want *Desired, inPlace bool) {
 	old := map[uint16]bool{}
 	for _, s := range want.Sets {
 		if !s.Active {
@@ -105,7 +108,12 @@ func (a *Agent) note(want *Desired, inPlace bool) {
 			delete(a.retired, number)
 		}
 	}
-	a.orders.Store(&order{round: a.rounds + 1, needed: len(old) > 0})
+	o := &order{round: a.rounds + 1, marks: want.marks}
+	if inPlace {
+		o.former, o.of = want.former, podSources(cfg)
+	}
+	o.needed = len(old) > 0 || len(o.former) > 0
+	a.orders.Store(o)
 }
 
 // empty are the sets that a sweep found without flows after they had been retired.
@@ -125,6 +133,33 @@ func (a *Agent) empty() map[uint16]bool {
 type order struct {
 	round  uint64
 	needed bool
+	marks  marks
+	// former are the bits of other marks: flows with them end that begin at one of
+	// our pods.
+	former []uint32
+	of     func(netip.Addr) bool
+}
+
+// former are the bits of other masks whose flows no sweep has ended yet.
+func (a *Agent) former(m marks) []uint32 {
+	bits := former(a.have.Config, m)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.swept.mask != m.mask {
+		return bits
+	}
+	return slices.DeleteFunc(bits, func(b uint32) bool { return slices.Contains(a.swept.former, b) })
+}
+
+// endFormer ends the flows that have marks of another mask.
+func (a *Agent) endFormer(ctx context.Context, o *order) error {
+	for _, bit := range o.former {
+		_, err := a.edges.Flows.Sweep(ctx, bit, bit, func(f flows.Flow) bool { return f.Mark&o.marks.ours == 0 && o.of(f.Src) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sweeps counts the flows of the sets, periodically while one is old.
@@ -149,7 +184,11 @@ func (a *Agent) Sweep(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
-	res, err := a.edges.Flows.Sweep(ctx, markBit, markBit, func(flows.Flow) bool { return false })
+	m := o.marks
+	res, err := a.edges.Flows.Sweep(ctx, m.ours, m.ours, func(flows.Flow) bool { return false })
+	if err == nil {
+		err = a.endFormer(ctx, o)
+	}
 	if err != nil || res.Unlisted > 0 {
 		if ctx.Err() == nil {
 			a.log.Warn("sweep of conntrack failed", "err", err, "marks not listed", res.Unlisted)
@@ -158,10 +197,10 @@ func (a *Agent) Sweep(ctx context.Context) {
 	}
 	counts := map[uint16]int{}
 	for mark, n := range res.ByMark {
-		counts[uint16(mark&markMask&^markBit)] += n
+		counts[m.number(mark)] += n
 	}
 	a.mu.Lock()
-	a.swept = sweep{round: o.round, counts: counts, at: time.Now()}
+	a.swept = sweep{round: o.round, counts: counts, mask: m.mask, former: o.former, at: time.Now()}
 	a.mu.Unlock()
 	a.fire()
 }

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/vrf"
 )
 
@@ -32,6 +34,22 @@ type Observed struct {
 	Sets []KernelSet
 	// Empty are the numbers of sets that have no flows and take none.
 	Empty map[uint16]bool
+	// Former are the bits of other masks of marks that flows may still have.
+	Former []uint32
+	// Choices are those that the packet filter has, see Choices.
+	Choices map[string]map[string]string
+}
+
+// Choices finds in the packet filter which set each client of a bounded rule has: by
+// the map's name and the client's address, a verdict. They belong to rules.
+func Choices(rules nat.Ruleset) map[string]map[string]string {
+	out := map[string]map[string]string{}
+	for name, s := range rules.Sets {
+		if strings.HasPrefix(name, prefixChoose4) || strings.HasPrefix(name, prefixChoose6) {
+			out[name] = s.Elements
+		}
+	}
+	return out
 }
 
 // KernelSet is a set of gateways as the kernel has it.

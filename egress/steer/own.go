@@ -26,26 +26,6 @@ const (
 	metricTerminal = 4278198272
 )
 
-// The mark word. Of it, bit 30 and bits 0-11 are ours, and only on packets of pods:
-// the rest (kube-proxy's 0x4000 and 0x8000, Calico's 0xffff0000 without bit 30) stays
-// as it is. Bit 30 is on every packet that a policy concerns until it is decided that
-// it is routed normally.
-const (
-	markBit  uint32 = 0x40000000
-	markMask uint32 = 0x40000fff
-
-	maxNumber = 4000
-
-	// Codes in place of a set's number, from classification (before conntrack) to
-	// the hook that carries the decision out.
-	codeNormal  = 0
-	codeUnknown = 4093
-	codeBlocked = 4094
-	codeNothing = 4095 // no gateway can be used
-)
-
-func markOf(number uint16) uint32 { return markBit | uint32(number) }
-
 // Owner is how our routing objects are recognised.
 func Owner() vrf.Owner {
 	return vrf.Owner{

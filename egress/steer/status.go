@@ -42,6 +42,8 @@ type GatewayStatus struct {
 	Health           string
 	Usable, Carrying bool
 	Reason           string
+	// Clients counts the pods that bounded rules have given it, once for each choice.
+	Clients int
 }
 
 // SetStatus is one set of gateways. Flows is -1 while nobody has counted.
@@ -68,7 +70,7 @@ func (a *Agent) publish(ctx context.Context, begin time.Time) {
 	if a.prev != nil {
 		s.MTU, s.Problems = a.prev.MTU, a.prev.Problems
 		for _, g := range a.prev.Gateways {
-			s.Gateways = append(s.Gateways, GatewayStatus{g.ID, g.Health.String(), g.Usable, g.Carrying, g.Reason})
+			s.Gateways = append(s.Gateways, GatewayStatus{g.ID, g.Health.String(), g.Usable, g.Carrying, g.Reason, g.Clients})
 		}
 		a.mu.Lock()
 		swept := a.swept
