@@ -67,6 +67,10 @@ test-kubernetes: deps-build bin/kube ## tests with a real Kubernetes API server;
 	export EGRET_LAB_REQUIRE=1; { go test -v -count=1 -p 1 -timeout 10m $(if $(RUN),-run '$(RUN)') $(or $(PKG),./lab/kube ./egress/crd/...) \
 	  && $(if $(PKG)$(RUN),true,go test -v -count=1 -run ControllerCommand ./cmd/egret); } 2>&1 | .ci/report -v strict=1 -v live=1
 
+.PHONY: test-cluster
+test-cluster: deps-test build bin/vmrun bin/kube ## agents, gateways and controller on the nodes of a cluster, with a real API server and FRR, in a VM (RUN=)
+	EGRET_VM_SMP=2 EGRET_VM_MEM=4G .ci/test-vm '$(RUN)' ./lab/clustertest
+
 .PHONY: fuzz
 fuzz: deps-build ## a short run of every fuzz target (FUZZTIME=10s PKG=)
 	.ci/fuzz $(FUZZTIME) $(PKG)
@@ -81,6 +85,11 @@ bench: deps-bench build bin/vmrun bin/bench ## the Go benchmarks, and the data p
 bench-failover: deps-bench build bin/vmrun ## how long traffic stops when something fails, and how long 100,000 routes take, beside BIRD and FRR (FIGURES=TestTwin)
 	CGO_ENABLED=0 EGRET_VM_TIMEOUT=40m go test -tags bench -count=1 -timeout 40m -v -run '$(or $(FIGURES),Figures$$)' \
 	  -exec "$(CURDIR)/bin/vmrun" ./acceptance | grep -E 'FIGURE|^(---|FAIL|ok)'
+
+.PHONY: bench-cluster
+bench-cluster: deps-bench build bin/vmrun bin/kube ## how long pods' traffic stops when a gateway's node dies
+	CGO_ENABLED=0 EGRET_VM_SMP=2 EGRET_VM_MEM=4G EGRET_VM_TIMEOUT=30m go test -tags bench -count=1 -timeout 30m -v -run 'Figures$$' \
+	  -exec "$(CURDIR)/bin/vmrun" ./lab/clustertest | grep -E 'FIGURE|gap|^(---|FAIL|ok)'
 
 .PHONY: bench-kubernetes
 bench-kubernetes: deps-bench build bin/kube bin/vmrun ## latency and memory with 500 policies, 5,000 pods and 50 gateways in a real API server (FIGURES=TestCluster)

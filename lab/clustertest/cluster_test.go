@@ -34,13 +34,13 @@ func TestCluster(t *testing.T) {
 		if !t.Run(step.name, func(t *testing.T) {
 			n.t = t
 			step.run(n)
+			// Who deletes the agent's table opens the normal way, until it is back.
+			if out, err := n.Leaks(); err != nil || step.name != "Repair" && !strings.Contains(out, "packets 0 ") {
+				t.Errorf("something left with the address of a pod: %v %s", err, out)
+			}
 		}) {
 			break
 		}
-	}
-	n.t = t
-	if out, err := n.Leaks(); err != nil || packets.MatchString(out) || !strings.Contains(out, "packets 0") {
-		t.Errorf("something left with the address of a pod: %v %s", err, out)
 	}
 }
 

@@ -44,12 +44,13 @@ type kubernetes struct {
 	dir    string
 	binary string
 	roles  map[string]*lab.Proc // by role and number of the node
-	annots map[string]map[string]string
+	// agentArgs are further arguments of the agents.
+	agentArgs []string
 }
 
 func newKubernetes(t *testing.T) *kubernetes {
 	lab.Require(t, lab.Root, lab.VRF, lab.Nft, lab.Conntrack, lab.FRR)
-	k := &kubernetes{t: t, dir: t.TempDir(), roles: map[string]*lab.Proc{}, annots: map[string]map[string]string{}}
+	k := &kubernetes{t: t, dir: t.TempDir(), roles: map[string]*lab.Proc{}}
 	var err error
 	if k.binary, err = filepath.Abs("../../bin/egret"); err == nil {
 		_, err = os.Stat(k.binary)
@@ -69,9 +70,28 @@ func newKubernetes(t *testing.T) *kubernetes {
 	if k.yellow, err = k.StartRouter(k.other); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			k.diagnose(t)
+		}
+	})
 	k.api = kube.New(t, kube.Options{Namespace: k.Outside, Address: lab.ClusterWAN4})
 	k.install()
 	return k
+}
+
+// diagnose logs what the agents and gateways say of themselves.
+func (k *kubernetes) diagnose(t *testing.T) {
+	for _, n := range k.Nodes {
+		out, err := n.Run("curl", "--silent", "--max-time", "10", "http://127.0.0.1:9645/v1/status")
+		t.Logf("agent of %s: %v %s", n.Name, err, out)
+		if n.Gateway {
+			out, err := n.Run(k.binary, "status")
+			t.Logf("gateway of %s: %v\n%s", n.Name, err, out)
+		}
+		out, _ = n.Run("ss", "-lunp")
+		t.Logf("%s", out)
+	}
 }
 
 func (k *kubernetes) must(err error) {
@@ -244,7 +264,11 @@ func (k *kubernetes) start(role string, ns *lab.NS, number int, args ...string) 
 
 func (k *kubernetes) startNode(role string, n *lab.ClusterNode) {
 	k.t.Helper()
-	k.start(role, n.NS, n.Number, "--node", fmt.Sprint("node", n.Number), "--state-dir", filepath.Join(k.dir, fmt.Sprint("node", n.Number)))
+	var more []string
+	if role == "agent" {
+		more = k.agentArgs
+	}
+	k.start(role, n.NS, n.Number, append(more, "--node", fmt.Sprint("node", n.Number), "--state-dir", filepath.Join(k.dir, fmt.Sprint("node", n.Number)))...)
 }
 
 // ask lets a pod ask a server who it is.
@@ -265,7 +289,7 @@ func (k *kubernetes) sees(what string, pod *lab.NS, server, network string, want
 	if len(want) == 0 {
 		k.t.Fatal("nothing is wanted")
 	}
-	lab.Eventually(k.t, 2*patience, what, func() error {
+	lab.Eventually(k.t, patience, what, func() error {
 		seen := map[netip.Addr]int{}
 		for range 16 * len(want) {
 			a, err := k.ask(pod, server, patience)

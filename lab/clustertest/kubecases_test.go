@@ -20,7 +20,7 @@ const (
 func byPolicy(name string) string { return annotation + "egressGatewayPolicy: " + name }
 
 func bySelector(selector string) string {
-	return fmt.Sprintf(`%sselector: "%s", %[1]snamespaceSelector: "%s"`, annotation, selector, ns4)
+	return fmt.Sprintf(`%sselector: "%s", %snamespaceSelector: "%s"`, annotation, selector, annotation, ns4)
 }
 
 // rule is a rule of a policy, in YAML; without a selector it skips.
@@ -75,6 +75,7 @@ func (k *kubernetes) objects() {
 		k.apply(fmt.Sprintf("{kind: Namespace, metadata: {name: %s, labels: {projectcalico.org/name: %[1]s}}}", name))
 	}
 	var hosts [2][]string
+	var peers string
 	for _, n := range k.Nodes {
 		k.apply(fmt.Sprintf(`{kind: Node, metadata: {name: node%d, labels: {number: "%[1]d"}}, spec: {podCIDR: %s, podCIDRs: [%[2]s, "%s"]}}`, n.Number, n.Pods4(), n.Pods6()))
 		k.status(fmt.Sprintf(`{kind: Node, metadata: {name: node%d}, status: {conditions: [{type: Ready, status: "True", reason: Test, lastHeartbeatTime: "2026-01-01T00:00:00Z",
@@ -86,14 +87,13 @@ func (k *kubernetes) objects() {
 			own4, router4 := n.Uplink4()
 			own6, router6 := n.Uplink6()
 			for i := range hosts {
-				hosts[i] = append(hosts[i], fmt.Sprintf(`{nodeSelector: "number == '%d'", interfaces: [{name: eth%d, addresses: [%s, "%s"]}], bgp: {peers: [{address: %s, asn: %d}, {address: "%s", asn: %[6]d}]}}`,
-					n.Number, i+1, own4, own6, router4, lab.ClusterUpstreamASN, router6))
+				hosts[i] = append(hosts[i], fmt.Sprintf(`{nodeSelector: "number == '%d'", interfaces: [{name: eth%d, addresses: [%s, "%s"]}]}`, n.Number, i+1, own4, own6))
 			}
+			peers = fmt.Sprintf(`{address: %s, asn: %d, import: [{prefix: 0.0.0.0/0}]}, {address: "%s", asn: %[2]d, import: [{prefix: "::/0"}]}`, router4, lab.ClusterUpstreamASN, router6)
 		}
 	}
 	for i, name := range []string{"red", "yellow"} {
-		k.apply(fmt.Sprintf(`{kind: ExternalNetwork, metadata: {name: %s}, spec: {bgp: {asn: %d}, hosts: [%s]}}`, name, lab.ClusterASN, strings.ReplaceAll(strings.Join(hosts[i], ", "),
-			"asn: "+fmt.Sprint(lab.ClusterUpstreamASN), "import: [{prefix: 0.0.0.0/0}, {prefix: \"::/0\"}], asn: "+fmt.Sprint(lab.ClusterUpstreamASN))))
+		k.apply(fmt.Sprintf(`{kind: ExternalNetwork, metadata: {name: %s}, spec: {bgp: {asn: %d, peers: [%s]}, hosts: [%s]}}`, name, lab.ClusterASN, peers, strings.Join(hosts[i], ", ")))
 		// The same addresses in both networks.
 		k.apply(fmt.Sprintf(`{kind: EgressPool, metadata: {name: %s}, spec: {network: %[1]s, prefixes: [198.51.100.0/29, "2001:db8:51::/125"]}}`, name))
 	}
