@@ -171,6 +171,8 @@ func (c *checks) gatewayProblems(g *Gateway) []Problem {
 		r.add(ReasonInvalid, "spec.pool", "is missing: the name of a pool")
 	case pool == nil:
 		r.add(ReasonNotFound, "spec.pool", "there is no pool %s", quote(g.Pool))
+	case pool.Deleted:
+		r.add(ReasonConflict, "spec.pool", "pool %s is being deleted, and goes when no gateway holds its addresses: name another pool", quote(g.Pool))
 	case pool.Raw.Network != g.Network:
 		r.add(ReasonInvalid, "spec.pool", "%s is a pool of network %s, not of %s", quote(g.Pool), quote(pool.Raw.Network), quote(g.Network))
 	}

@@ -80,6 +80,8 @@ EgressGateway egress/b: spec.pool: "blue" is a pool of network "blue", not of "x
 		{"replicas", func(s *Snapshot) { s.Gateways[0].Replicas = -1 }, "EgressGateway egress/b: spec.replicas: -1 is out of range: 0 (every node) to 2147483647 are allowed"},
 		{"pool without a network", func(s *Snapshot) { s.Pools[0].Raw.Network = "x" }, `EgressGateway egress/b: spec.pool: "blue" is a pool of network "x", not of "blue"
 EgressPool blue: spec.network: there is no network "x"`},
+		{"pool that leaves", func(s *Snapshot) { s.Pools[0].Deleted = true },
+			`EgressGateway egress/b: spec.pool: pool "blue" is being deleted, and goes when no gateway holds its addresses: name another pool`},
 		{"pools overlap", func(s *Snapshot) {
 			s.Pools = append(s.Pools, Pool{Name: "z", Raw: config.RawPool{Network: "red", Prefixes: []string{"198.51.1.8/30"}}})
 		}, `EgressPool z: spec.prefixes: 198.51.1.8/30 overlaps 198.51.1.0/28 of pool "red" in the same network "red"`},

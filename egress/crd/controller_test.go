@@ -168,7 +168,7 @@ func TestOneHolder(t *testing.T) {
 				_ = c.client.setInstances(t.Context(), &v.Snapshot.Gateways[j], placements[j].Instances) // another was faster, or it is retried with the next View
 			}
 			for j := range allocations {
-				err := c.client.setAllocations(t.Context(), &v.Snapshot.Pools[j], allocations[j].Allocations)
+				err := c.client.setAllocations(t.Context(), &v.Snapshot, placements, &v.Snapshot.Pools[j], allocations[j].Allocations)
 				switch {
 				case err == nil:
 					wins.Add(1)

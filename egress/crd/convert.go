@@ -155,7 +155,7 @@ func takePasswords(network string, peers []v1alpha1.Peer, find secrets) (map[str
 func convertPool(p *v1alpha1.EgressPool) (cluster.Pool, []cluster.Problem) {
 	raw, wrong := decodePart[config.RawPool](p.Spec.PoolSettings)
 	raw.Name = p.Name
-	pool := cluster.Pool{Name: p.Name, Raw: raw, BlockSize4: int(p.Spec.BlockSizeIPv4), BlockSize6: int(p.Spec.BlockSizeIPv6)}
+	pool := cluster.Pool{Name: p.Name, Raw: raw, BlockSize4: int(p.Spec.BlockSizeIPv4), BlockSize6: int(p.Spec.BlockSizeIPv6), Deleted: p.DeletionTimestamp != nil}
 	for _, a := range p.Status.Allocations {
 		if block, err := netip.ParsePrefix(a.Block); err == nil {
 			pool.Allocations = append(pool.Allocations, cluster.Allocation{Block: block, Gateway: a.Gateway, Node: a.Node, UID: a.UID})
