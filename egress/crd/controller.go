@@ -45,6 +45,7 @@ type Controller struct {
 	mu      sync.Mutex
 	last    *View
 	now     func() time.Time
+	told    map[event]time.Time // since when, by whoever leads
 }
 
 // NewController makes a controller; Run runs it.
@@ -125,7 +126,12 @@ func (c *Controller) round(ctx context.Context, v View) (time.Duration, error) {
 		}
 	}
 	errs = append(errs, c.finalizers(ctx, &v), c.conditions(ctx, &v, problems), c.maintain(ctx, &v))
-	return nextRound(&s, now), firstErrors(errs)
+	more, err := c.tell(ctx, problems)
+	next := nextRound(&s, now)
+	if more {
+		next = min(next, retryAfter)
+	}
+	return next, firstErrors(append(errs, err))
 }
 
 // firstErrors are the errors that are not about staleness, if there are any: else

@@ -126,7 +126,7 @@ type FailureDetection struct {
 
 // ICMPProbe pings: the gateway is down when all failed for the timeout.
 //
-// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time"
+// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",fieldPath=".timeoutSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time, raise it"
 type ICMPProbe struct {
 	// +required
 	// +listType=atomic
@@ -150,7 +150,7 @@ type ICMPProbe struct {
 // HTTPProbe fetches: the gateway is down when all failed for the timeout. The host
 // of a URL is an address.
 //
-// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time"
+// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",fieldPath=".timeoutSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time, raise it"
 type HTTPProbe struct {
 	// +required
 	// +listType=atomic
@@ -211,7 +211,7 @@ type NodeState struct {
 	// +required
 	// +kubebuilder:validation:Enum=Ready;Failed;Draining
 	State string `json:"state"`
-	// Message says why, if it failed.
+	// Message says why, if it failed, or what is wrong although it works.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024

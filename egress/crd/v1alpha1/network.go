@@ -7,7 +7,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=extnet
 // +kubebuilder:subresource:status
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 15",message="the name of a network is that of its VRF device: at most 15 characters"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 15",message="metadata.name: the name of a network is that of its VRF device: at most 15 characters"
 // +kubebuilder:printcolumn:name=ASN,type=integer,JSONPath=`.spec.bgp.asn`
 // +kubebuilder:printcolumn:name=Peers,type=string,JSONPath=`.spec.bgp.peers[*].address`
 // +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`

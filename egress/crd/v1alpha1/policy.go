@@ -42,8 +42,8 @@ type EgressGatewayPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1000
-	// +kubebuilder:validation:XValidation:rule="self.exists(r, has(r.gateway) || has(r.destination))",message="no rule has a gateway or a destination: the policy would do nothing"
-	// +kubebuilder:validation:XValidation:rule="self.size() > 250 || [self.map(r, has(r.destination) ? r.destination.cidr : '')].all(l, l.all(d, l.indexOf(d) == l.lastIndexOf(d)))",message="two rules have the same destination (without one a rule is for everything)"
+	// +kubebuilder:validation:XValidation:rule="self.exists(r, has(r.gateway) || has(r.destination))",message="no rule has a gateway or a destination: the policy would do nothing: add one"
+	// +kubebuilder:validation:XValidation:rule="self.size() > 250 || [self.map(r, has(r.destination) ? r.destination.cidr : '')].all(l, l.all(d, l.indexOf(d) == l.lastIndexOf(d)))",message="two rules have the same destination (without one a rule is for everything): keep one of them"
 	Rules []EgressRule `json:"rules"`
 	// Clients are pods that need no annotation. Of several policies that select a pod
 	// the oldest counts; annotations come first.
