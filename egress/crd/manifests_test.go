@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -59,7 +60,19 @@ func TestChart(t *testing.T) {
 	if diff := cmp.Diff(fromKustomize, fromHelm); diff != "" {
 		t.Errorf("Kustomize (-) and Helm (+) differ:\n%s", diff)
 	}
-	rendered, err = kube.Command(t.Context(), helm, "template", "egret", "manifests/chart/egret", "--kube-version=v1.36.3", "--namespace=elsewhere", "--set=image.repository=registry.example/egret",
+	rendered, err = kube.Command(t.Context(), helm, "template", "egret", "manifests/chart/egret", "--kube-version=v1.36.3", "--namespace=egret-system", "--include-crds", "--set=agent.startupTaint=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err = kube.Command(t.Context(), binaries.Path("kubectl"), "kustomize", "manifests/startup-taint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(fromKustomize, manifests(t, built))
+	if diff := cmp.Diff(fromKustomize, manifests(t, rendered)); diff != "" {
+		t.Errorf("Kustomize (-) and Helm (+) differ with the startup taint:\n%s", diff)
+	}
+	rendered, err = kube.Command(t.Context(), helm, "template", "egret", "manifests/chart/egret", "--kube-version=v1.36.3", "--namespace=elsewhere", "--set=agent.startupTaint=true", "--set=image.repository=registry.example/egret",
 		"--set=image.tag=v1", "--set=controller.replicas=3", "--set-string=gateway.nodeSelector.role=edge", "--set=egressIPSupport=EnabledPerNamespace")
 	if err != nil {
 		t.Fatal(err)
