@@ -43,6 +43,7 @@ func (c *Client) setInstances(ctx context.Context, g *cluster.Gateway, to []clus
 		}
 		object.Status.Instances = append(object.Status.Instances, entry)
 	}
+	object.Status.PlacedOn = placedOn(to)
 	// What nodes say that have nothing to say any more, dead ones for one.
 	object.Status.Nodes = slices.DeleteFunc(object.Status.Nodes, func(n v1alpha1.NodeState) bool { return !placed[n.Node] })
 	err = c.objects.Put().Resource("egressgateways").Namespace(g.Namespace).Name(g.Name).SubResource("status").
@@ -51,6 +52,29 @@ func (c *Client) setInstances(ctx context.Context, g *cluster.Gateway, to []clus
 		return stale(fmt.Errorf("place gateway %s: %w", g.Key(), err))
 	}
 	return nil
+}
+
+// namedNodes bounds how many nodes a line of kubectl get names.
+const namedNodes = 4
+
+// placedOn are the nodes of a gateway, for people.
+func placedOn(instances []cluster.Instance) string {
+	var names []string
+	for _, i := range instances {
+		if i.Draining.IsZero() {
+			names = append(names, i.Node)
+		}
+	}
+	for _, i := range instances {
+		if !i.Draining.IsZero() {
+			names = append(names, i.Node+" (leaves)")
+		}
+	}
+	text := strings.Join(names[:min(len(names), namedNodes)], ", ")
+	if more := len(names) - namedNodes; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // sameInstance compares as precisely as the API server keeps times.
