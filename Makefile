@@ -65,7 +65,7 @@ test-vm: deps-test build bin/egret-next bin/vmrun ## kernel tests, in a VM if th
 .PHONY: test-kubernetes
 test-kubernetes: deps-build bin/kube ## tests with a real Kubernetes API server; the first time builds one, 5 minutes (RUN=)
 	export EGRET_LAB_REQUIRE=1; { go test -v -count=1 -p 1 -timeout 10m $(if $(RUN),-run '$(RUN)') $(or $(PKG),./lab/kube ./egress/crd/...) \
-	  && $(if $(PKG)$(RUN),true,go test -v -count=1 -run ControllerCommand ./cmd/egret); } 2>&1 | .ci/report -v strict=1 -v live=1
+	  && $(if $(PKG)$(RUN),true,go test -v -count=1 -run "ControllerCommand|ManifestsMatch" ./cmd/egret); } 2>&1 | .ci/report -v strict=1 -v live=1
 
 .PHONY: test-cluster
 test-cluster: deps-test build bin/vmrun bin/kube ## agents, gateways and controller on the nodes of a cluster, with a real API server and FRR, in a VM (RUN=)

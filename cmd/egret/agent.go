@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -13,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -72,7 +69,7 @@ nothing else of theirs leave the cluster. Without an API server it goes on with 
 	f.StringVar(&flags.marks, "mark-mask", fmt.Sprintf("%#x", steer.DefaultMarkMask), "bits of packet and conntrack marks that the agent may use for pods")
 	f.DurationVar(&flags.health.Interval, "health-interval", echo.DefaultInterval, "from one question to a gateway's node to the next")
 	f.IntVar(&flags.health.Fall, "health-fall", echo.DefaultFall, "so many answers in a row must be missing for a node to be down")
-	f.StringVar(&flags.listen, "status-listen", "127.0.0.1:9645", "address at which GET /v1/status answers; empty is off")
+	f.StringVar(&flags.listen, "status-listen", "127.0.0.1:9645", "address at which GET /v1/status and /readyz answer; empty is off")
 	logs.add(cmd)
 	return cmd
 }
@@ -128,8 +125,9 @@ func runAgent(parent context.Context, client *crd.Client, mode cluster.Mode, fla
 	agent := steer.New(log, steer.Edges{Kernel: kernel, Filter: filter, Flows: conntrack,
 		Sysctls: sysctl.Open("/proc/sys", filepath.Join(flags.runDir, "sysctl.json"), log)})
 	feed.set = agent.SetConfig
+	untainter := crd.NewUntainter(client, flags.node, func() bool { return isReady(agent.Status()) }, log)
 	source := crd.NewSource(client, crd.SourceOptions{Role: crd.RoleAgent, Node: flags.node, Namespace: flags.namespace,
-		StateFile: filepath.Join(flags.stateDir, "agent.json"), Log: log, Deliver: func(v crd.View) { feed.deliver(v.Snapshot) }})
+		StateFile: filepath.Join(flags.stateDir, "agent.json"), Log: log, Deliver: func(v crd.View) { feed.deliver(v.Snapshot); untainter.Deliver(v) }})
 
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -138,8 +136,9 @@ func runAgent(parent context.Context, client *crd.Client, mode cluster.Mode, fla
 	group.Go(func() error { return source.Run(ctx) })
 	group.Go(func() error { return agent.Run(ctx) })
 	group.Go(func() error { return feed.ask(ctx, agent) })
+	group.Go(func() error { return untainter.Run(ctx) })
 	if flags.listen != "" {
-		group.Go(func() error { return serveAgent(ctx, flags.listen, agent, log) })
+		group.Go(func() error { return serveAgent(ctx, flags.listen, agent.Status, log) })
 	}
 	err = group.Wait()
 	log.Info("agent ends; the data plane goes on")
@@ -231,27 +230,4 @@ func healthOf(nodes []echo.Status) map[string]steer.Health {
 		}
 	}
 	return out
-}
-
-func serveAgent(ctx context.Context, address string, agent *steer.Agent, log *slog.Logger) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		s := agent.Status()
-		if s == nil {
-			http.Error(w, "the first round is not finished yet", http.StatusServiceUnavailable)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(s); err != nil {
-			log.Debug("status not written", "err", err)
-		}
-	})
-	srv := &http.Server{Addr: address, Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.ListenAndServe(); err != nil && ctx.Err() == nil {
-		log.Error("status is not served", "err", err) // the node's traffic does not depend on it
-	}
-	return nil
 }

@@ -107,7 +107,7 @@ func runGateway(parent context.Context, client *crd.Client, mode cluster.Mode, f
 	reporter := crd.NewReporter(client, flags.node, log)
 	g.set = d.router.SetSpec
 	source := crd.NewSource(client, crd.SourceOptions{Role: crd.RoleGateway, Node: flags.node, Namespace: flags.namespace,
-		StateFile: filepath.Join(flags.stateDir, "gateway.json"), Log: log, Deliver: func(v crd.View) { reporter.Deliver(v); g.deliver(v.Snapshot) }})
+		StateFile: filepath.Join(flags.stateDir, "gateway.json"), Log: log, Deliver: func(v crd.View) { reporter.Deliver(v); g.deliver(v.Snapshot, v.Problems) }})
 	log.Info("gateway starts", "version", buildVersion(), "node", flags.node)
 	return d.run(parent, false, source.Run, reporter.Run, func(ctx context.Context) error { return g.tell(ctx, d.router, reporter) })
 }
@@ -123,12 +123,22 @@ type gatewayFeed struct {
 	mu   sync.Mutex
 	here []cluster.GatewayHere
 	ends []netip.Addr
+	// wrong is what only nodes can know to be wrong with a network, by name: a
+	// password that is missing.
+	wrong map[string]string
 }
 
-// deliver takes a Snapshot. What is wrong with objects concerns these alone; a
+// deliver takes a Snapshot, and what is wrong with objects beside it. What is wrong with objects concerns these alone; a
 // password that cannot be written keeps what runs.
-func (g *gatewayFeed) deliver(s cluster.Snapshot) {
+func (g *gatewayFeed) deliver(s cluster.Snapshot, beside []cluster.Problem) {
 	plan, problems := cluster.GatewayConfig(s, g.flags.node, g.options)
+	problems = append(problems, beside...)
+	wrong := map[string]string{}
+	for _, p := range beside {
+		if p.Kind == cluster.KindNetwork && wrong[p.Name] == "" {
+			wrong[p.Name] = "network " + p.Name + ": " + p.Field + ": " + p.Message
+		}
+	}
 	var text []string
 	for _, p := range problems {
 		text = append(text, p.String())
@@ -144,7 +154,7 @@ func (g *gatewayFeed) deliver(s cluster.Snapshot) {
 	spec := plan.Spec
 	spec.Clients.Returns = g.returns(plan.Returns)
 	g.mu.Lock()
-	g.here, g.ends = plan.Here, nil
+	g.here, g.ends, g.wrong = plan.Here, nil, wrong
 	for _, n := range s.Nodes {
 		if n.Name == g.flags.node {
 			g.ends = n.Ends()
@@ -208,7 +218,7 @@ func (g *gatewayFeed) tell(ctx context.Context, router *egress.Router, reporter 
 	}()
 	for after := uint64(0); ctx.Err() == nil; {
 		g.mu.Lock()
-		here, ends := g.here, g.ends
+		here, ends, wrong := g.here, g.ends, g.wrong
 		g.mu.Unlock()
 		if !slices.Equal(at, ends) {
 			if server != nil {
@@ -222,7 +232,7 @@ func (g *gatewayFeed) tell(ctx context.Context, router *egress.Router, reporter 
 				at = ends
 			}
 		}
-		states, reports := gatewayStates(here, router.Status())
+		states, reports := gatewayStates(here, router.Status(), wrong)
 		if server != nil {
 			server.Set(states)
 		}
@@ -242,7 +252,7 @@ func endpoints(addrs []netip.Addr, port uint16) []netip.AddrPort {
 
 // gatewayStates says how each gateway here is: as its network is, unless it was
 // told to leave. Before the first round nothing is known, and nothing said.
-func gatewayStates(here []cluster.GatewayHere, s *egress.Status) (map[string]echo.State, map[string]crd.NodeReport) {
+func gatewayStates(here []cluster.GatewayHere, s *egress.Status, wrong map[string]string) (map[string]echo.State, map[string]crd.NodeReport) {
 	states, reports := map[string]echo.State{}, map[string]crd.NodeReport{}
 	if s == nil {
 		return states, reports
@@ -261,6 +271,11 @@ func gatewayStates(here []cluster.GatewayHere, s *egress.Status) (map[string]ech
 			state, report = echo.Draining, crd.NodeReport{State: crd.StateDraining}
 		case n.Phase == egress.PhaseUp:
 			state, report = echo.Ready, crd.NodeReport{State: crd.StateReady}
+		}
+		if text := wrong[h.Network]; text != "" && report.Message != "" {
+			report.Message += "; " + text
+		} else if text != "" {
+			report.Message = text
 		}
 		for _, p := range s.Pools {
 			if p.Name == h.Pool && p.Network == h.Network {

@@ -25,18 +25,18 @@ func TestGatewayStates(t *testing.T) {
 		Networks: []egress.NetworkStatus{{Name: "red", Phase: egress.PhaseUp}, {Name: "blue", Phase: egress.PhaseDown, Reason: "probe x is down"}, {Name: "green", Phase: egress.PhaseDraining}},
 		Pools:    []egress.PoolStatus{{Name: "red-pool", Network: "red", Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/31")}}},
 	}
-	states, reports := gatewayStates(here, status)
+	states, reports := gatewayStates(here, status, map[string]string{"red": "no password", "blue": "nor here"})
 	if diff := cmp.Diff(map[string]echo.State{"a/up@n1": echo.Ready, "a/leaving@n1": echo.Draining, "a/drained@n1": echo.Draining,
 		"a/down@n1": echo.Failed, "a/leaving-down@n1": echo.Failed, "a/new@n1": echo.Failed}, states); diff != "" {
 		t.Error(diff)
 	}
-	if got := reports["a/up"]; got.State != crd.StateReady || !cmp.Equal(got.Addresses, []string{"198.51.100.0/31"}) {
+	if got := reports["a/up"]; got.State != crd.StateReady || !cmp.Equal(got.Addresses, []string{"198.51.100.0/31"}) || got.Message != "no password" {
 		t.Errorf("%+v", got)
 	}
-	if got := reports["a/down"]; got.State != crd.StateFailed || got.Message != "probe x is down" {
+	if got := reports["a/down"]; got.State != crd.StateFailed || got.Message != "probe x is down; nor here" {
 		t.Errorf("%+v", got)
 	}
-	if states, reports := gatewayStates(here, nil); len(states)+len(reports) != 0 {
+	if states, reports := gatewayStates(here, nil, nil); len(states)+len(reports) != 0 {
 		t.Errorf("before the first round: %v, %v", states, reports)
 	}
 }
@@ -71,7 +71,7 @@ func TestGatewayFeed(t *testing.T) {
 	g := &gatewayFeed{log: slog.New(slog.DiscardHandler), flags: &nodeFlags{node: "gw", device: "egret-vx", loop: "egret-lo", vni: 4097}, set: func(s *egress.Spec) { got = s },
 		options: cluster.GatewayOptions{Base: config.Raw{RunDir: dir}, Interfaces: []string{"egret-vx", "egret-lo0"}, ReturnTable: &table,
 			PasswordDir: filepath.Join(dir, "passwords"), Mode: cluster.PerNamespaceOrPerPod}}
-	g.deliver(clusterOfOne())
+	g.deliver(clusterOfOne(), []cluster.Problem{{Kind: cluster.KindNetwork, Name: "red", Field: "spec.x", Message: "is wrong"}})
 	if got == nil || len(got.Networks) != 1 || got.Networks[0].Name != "red" || len(got.Pools) != 1 || !got.Clients.DropUnmatched || got.Clients.ReturnTable != returnTable {
 		t.Fatalf("%+v (%s)", got, g.said)
 	}
@@ -96,6 +96,9 @@ func TestGatewayFeed(t *testing.T) {
 	text, err := os.ReadDir(g.options.PasswordDir)
 	if err != nil || len(text) != 1 {
 		t.Errorf("passwords: %v, %v", text, err)
+	}
+	if g.wrong["red"] != "network red: spec.x: is wrong" || g.said != "ExternalNetwork red: spec.x: is wrong" {
+		t.Errorf("wrong: %v, said: %s", g.wrong, g.said)
 	}
 	if len(g.here) != 1 || g.here[0].ID != "egress/red@gw" {
 		t.Errorf("here: %+v", g.here)

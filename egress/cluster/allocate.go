@@ -30,7 +30,7 @@ type PoolAllocations struct {
 // address. Blocks with addresses that the network itself needs are left out.
 //
 // A pool that is wrong in itself, or overlaps another of its network whose name
-// comes first, hands out nothing new.
+// comes first, or is being deleted, hands out nothing new.
 func Allocate(s Snapshot, placements []Placement) ([]PoolAllocations, []Problem) {
 	l := newLookup(&s)
 	checked := newChecks(&s, l)
@@ -55,7 +55,7 @@ func Allocate(s Snapshot, placements []Placement) ([]PoolAllocations, []Problem)
 	for i := range s.Pools {
 		pool := &s.Pools[i]
 		allocations := kept[i]
-		if checked.pool(pool) {
+		if checked.pool(pool) && !pool.Deleted {
 			allocations = a.fill(pool, allocations, wanted[pool.Name])
 		}
 		slices.SortFunc(allocations, compareAllocations)

@@ -116,11 +116,11 @@ func compileClients(p *Policy, r *reporter) []clientSelector {
 	for i, c := range p.Selectors {
 		pods, err := ParseSelector(c.Selector)
 		if err != nil && r != nil {
-			r.selector(fmt.Sprintf("spec.selectors[%d].selector", i), c.Selector)
+			r.selector(fmt.Sprintf("spec.clients[%d].selector", i), c.Selector)
 		}
 		namespaces, nsErr := ParseSelector(c.NamespaceSelector)
 		if nsErr != nil && r != nil {
-			r.selector(fmt.Sprintf("spec.selectors[%d].namespaceSelector", i), c.NamespaceSelector)
+			r.selector(fmt.Sprintf("spec.clients[%d].namespaceSelector", i), c.NamespaceSelector)
 		}
 		if err == nil && nsErr == nil {
 			of = append(of, clientSelector{pods, namespaces})

@@ -171,6 +171,8 @@ func (c *checks) gatewayProblems(g *Gateway) []Problem {
 		r.add(ReasonInvalid, "spec.pool", "is missing: the name of a pool")
 	case pool == nil:
 		r.add(ReasonNotFound, "spec.pool", "there is no pool %s", quote(g.Pool))
+	case pool.Deleted:
+		r.add(ReasonConflict, "spec.pool", "pool %s is being deleted, and goes when no gateway holds its addresses: name another pool", quote(g.Pool))
 	case pool.Raw.Network != g.Network:
 		r.add(ReasonInvalid, "spec.pool", "%s is a pool of network %s, not of %s", quote(g.Pool), quote(pool.Raw.Network), quote(g.Network))
 	}
@@ -194,12 +196,22 @@ func (c *checks) probes(probes []config.RawProbe, converted int, r *reporter) {
 		field := "spec.probes"
 		if n, _ := fmt.Sscanf(p.Field, "networks[0].probes[%d]", &i); n == 1 {
 			rest := strings.TrimPrefix(p.Field, fmt.Sprintf("networks[0].probes[%d]", i))
-			if field = detectionField + rest; i >= converted {
+			if field = detectionField + detectionPart(probes[i].Type, rest); i >= converted {
 				field = fmt.Sprintf("spec.probes[%d]%s", i-converted, rest)
+			} else {
+				p.Message = strings.Replace(p.Message, ", and the name as http.host", "; an entry of spec.probes can have the name, too (http.host)", 1)
 			}
 		}
 		r.add(ReasonInvalid, field, "%s", p.Message)
 	}
+}
+
+// detectionPart is a field of a probe as one of the failure detection.
+func detectionPart(kind, field string) string {
+	if kind == "http" {
+		return ".httpProbe" + strings.Replace(field, ".targets", ".urls", 1)
+	}
+	return ".icmpProbe" + strings.Replace(field, ".targets", ".ips", 1)
 }
 
 // conflicts finds networks that cannot be on one node: with the same table, or

@@ -110,6 +110,8 @@ type Pool struct {
 	// BlockSize4 and BlockSize6 are the prefix lengths of a block, 32 and 128
 	// unless set.
 	BlockSize4, BlockSize6 int
+	// Deleted pools hand out nothing; they go when nobody holds a block of them.
+	Deleted bool
 	// Allocations are in the pool's status: a block has one holder at a time.
 	Allocations []Allocation
 }

@@ -33,7 +33,8 @@ type Placement struct {
 //     (so that its addresses stay its own) before the node is ready, or deleted,
 //     which ends it at once.
 //   - New ones go to the zones with the fewest of this gateway, there to the nodes
-//     with the fewest gateways, and among these to what a hash of both says.
+//     with the fewest gateways, and among these to what a hash of both says; but not
+//     to where the same gateway was a moment ago, before its blocks there are free.
 //
 // A gateway that is wrong in itself keeps what it has, and gets nothing new; in a
 // Snapshot without any node, which no cluster is, all do.
@@ -43,7 +44,7 @@ type Placement struct {
 func Place(s Snapshot, now time.Time) ([]Placement, []Problem) {
 	l := newLookup(&s)
 	checked := newChecks(&s, l)
-	p := &placer{lookup: l, checks: checked, now: now, load: map[string]int{}}
+	p := &placer{lookup: l, checks: checked, now: now, load: map[string]int{}, held: map[holding]bool{}}
 	for i := range s.Nodes {
 		p.nodes = append(p.nodes, &s.Nodes[i])
 	}
@@ -53,6 +54,11 @@ func Place(s Snapshot, now time.Time) ([]Placement, []Problem) {
 		}
 	}
 	result := make([]Placement, 0, len(s.Gateways))
+	for i := range s.Pools {
+		for _, a := range s.Pools[i].Allocations {
+			p.held[holding{a.Gateway, a.UID, a.Node}] = true
+		}
+	}
 	for i := range s.Gateways {
 		g := &s.Gateways[i]
 		placement := Placement{g.Key(), g.Instances}
@@ -70,8 +76,12 @@ type placer struct {
 	now      time.Time
 	nodes    []*Node
 	load     map[string]int // instances by node
+	held     map[holding]bool
 	problems []Problem
 }
+
+// holding says that a gateway has blocks for a node.
+type holding struct{ gateway, uid, node string }
 
 // NextPlace is when Place may decide otherwise although nothing has changed but
 // the time; zero if never.
@@ -134,10 +144,12 @@ func (p *placer) place(g *Gateway, sound bool) []Instance {
 		return byNode(settled)
 	}
 	settled, surplus := p.wanted(g, settled)
-	added := p.add(g, settled, seen)
+	added, soon := p.add(g, settled, seen)
 	active := slices.Concat(settled, added)
-	p.short(g, len(active))
-	if len(added) == 0 {
+	if !soon {
+		p.short(g, len(active))
+	}
+	if len(added) == 0 && !soon {
 		surplus = drain(surplus, p.now)
 		for i := range doomed {
 			node := p.lookup.nodes[doomed[i].Node]
@@ -202,20 +214,27 @@ func (p *placer) leavesFirst(g *Gateway, a, b Instance, zones map[string]int) bo
 }
 
 // add chooses nodes for what is missing. Nodes in seen are taken, and those that
-// the configuration of the network is wrong for are of no use.
-func (p *placer) add(g *Gateway, settled []Instance, seen map[string]bool) []Instance {
+// the configuration of the network is wrong for are of no use. There may be more
+// soon, where the gateway's old blocks are not free yet.
+func (p *placer) add(g *Gateway, settled []Instance, seen map[string]bool) (added []Instance, soon bool) {
 	zones := map[string]int{}
 	for _, at := range settled {
 		zones[p.zone(at.Node)]++
 	}
-	var added []Instance
 	var free []*Node
+	held := 0
 	for _, n := range p.nodes {
-		if !seen[n.Name] && n.Ready && p.usable(g, n) && p.checks.host(p.lookup.networks[g.Network], n) {
-			free = append(free, n)
+		if seen[n.Name] || !n.Ready || !p.usable(g, n) || !p.checks.host(p.lookup.networks[g.Network], n) {
+			continue
 		}
+		if p.held[holding{g.Key(), g.UID, n.Name}] {
+			held++
+			continue
+		}
+		free = append(free, n)
 	}
-	for len(free) > 0 && (g.Replicas == 0 || len(settled)+len(added) < g.Replicas) {
+	missing := func() bool { return g.Replicas == 0 || len(settled)+len(added) < g.Replicas }
+	for len(free) > 0 && missing() {
 		best := 0
 		for i, n := range free {
 			b := free[best]
@@ -230,7 +249,7 @@ func (p *placer) add(g *Gateway, settled []Instance, seen map[string]bool) []Ins
 		p.load[name]++
 		added = append(added, Instance{Node: name})
 	}
-	return added
+	return added, held > 0 && missing()
 }
 
 // short reports a gateway with fewer instances than it should have.

@@ -78,6 +78,10 @@ func TestPlaceEverywhere(t *testing.T) {
 	s.Networks[0].Hosts[0].NodeSelector = "!has(egress)"
 	s.Gateways[0].NodeSelector = ""
 	decide(&s, day())
+	if got := where(s.Gateways[0]); got != "n3" { // its block on n1 is not free before
+		t.Error(got)
+	}
+	decide(&s, day())
 	if got := where(s.Gateways[0]); got != "n1 n3" { // the new one first
 		t.Error(got)
 	}

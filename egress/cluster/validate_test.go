@@ -59,7 +59,7 @@ func TestCase8Rejects(t *testing.T) {
 		{"no prefix", rules(Rule{Destination: "example.com"}), `EgressGatewayPolicy p: spec.rules[0].destination.cidr: "example.com" is not a prefix or an address, such as 10.0.0.0/8 or 2001:db8::1`},
 		{"multicast", rules(Rule{Destination: "224.0.0.5"}), "EgressGatewayPolicy p: spec.rules[0].destination.cidr: 224.0.0.5/32 is multicast: such traffic never goes to a network"},
 		{"client selector", func(s *Snapshot) { s.Policies[0].Selectors = []ClientSelector{{Selector: "x"}} },
-			`EgressGatewayPolicy p: spec.selectors[0].selector: "x" is no selector: at character 2: ==, !=, in, not in, contains, starts with or ends with is expected, not the end`},
+			`EgressGatewayPolicy p: spec.clients[0].selector: "x" is no selector: at character 2: ==, !=, in, not in, contains, starts with or ends with is expected, not the end`},
 		{"f: no pool", func(s *Snapshot) { s.Gateways[0].Pool = "" }, "EgressGateway egress/b: spec.pool: is missing: the name of a pool"},
 		{"f: unknown pool", func(s *Snapshot) { s.Gateways[0].Pool = "x" }, `EgressGateway egress/b: spec.pool: there is no pool "x"`},
 		{"f: pool of another network", func(s *Snapshot) { s.Gateways[0].Pool = "red" }, `EgressGateway egress/b: spec.pool: "red" is a pool of network "red", not of "blue"`},
@@ -72,7 +72,7 @@ func TestCase8Rejects(t *testing.T) {
 		{"h: equal", icmp(5*time.Second, 5*time.Second, "8.8.8.8"), ""},
 		{"no targets", icmp(0, 0), "EgressGateway egress/b: spec.egressGatewayFailureDetection.icmpProbe.ips: is missing: name at least one"},
 		{"a name as target", detect(FailureDetection{HTTP: &HTTPProbe{URLs: []string{"http://example.com/"}}}),
-			`EgressGateway egress/b: spec.egressGatewayFailureDetection.targets[0]: "http://example.com/" names its host: write the address, and the name as http.host`},
+			`EgressGateway egress/b: spec.egressGatewayFailureDetection.httpProbe.urls[0]: "http://example.com/" names its host: write the address; an entry of spec.probes can have the name, too (http.host)`},
 		{"j: unknown network", func(s *Snapshot) { s.Gateways[0].Network = "x" }, `EgressGateway egress/b: spec.externalNetwork: there is no network "x"
 EgressGateway egress/b: spec.pool: "blue" is a pool of network "blue", not of "x"`},
 		{"node selector", func(s *Snapshot) { s.Gateways[0].NodeSelector = "(" },
@@ -80,6 +80,8 @@ EgressGateway egress/b: spec.pool: "blue" is a pool of network "blue", not of "x
 		{"replicas", func(s *Snapshot) { s.Gateways[0].Replicas = -1 }, "EgressGateway egress/b: spec.replicas: -1 is out of range: 0 (every node) to 2147483647 are allowed"},
 		{"pool without a network", func(s *Snapshot) { s.Pools[0].Raw.Network = "x" }, `EgressGateway egress/b: spec.pool: "blue" is a pool of network "x", not of "blue"
 EgressPool blue: spec.network: there is no network "x"`},
+		{"pool that leaves", func(s *Snapshot) { s.Pools[0].Deleted = true },
+			`EgressGateway egress/b: spec.pool: pool "blue" is being deleted, and goes when no gateway holds its addresses: name another pool`},
 		{"pools overlap", func(s *Snapshot) {
 			s.Pools = append(s.Pools, Pool{Name: "z", Raw: config.RawPool{Network: "red", Prefixes: []string{"198.51.1.8/30"}}})
 		}, `EgressPool z: spec.prefixes: 198.51.1.8/30 overlaps 198.51.1.0/28 of pool "red" in the same network "red"`},

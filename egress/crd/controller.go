@@ -45,6 +45,7 @@ type Controller struct {
 	mu      sync.Mutex
 	last    *View
 	now     func() time.Time
+	told    map[event]time.Time // since when, by whoever leads
 }
 
 // NewController makes a controller; Run runs it.
@@ -104,23 +105,33 @@ func (c *Controller) lead(ctx context.Context) {
 func (c *Controller) round(ctx context.Context, v View) (time.Duration, error) {
 	s, now := v.Snapshot, c.now()
 	placements, unplaced := cluster.Place(s, now)
-	allocations, exhausted := cluster.Allocate(s, placements)
-	problems := slices.Concat(v.Problems, cluster.Validate(s, c.options.Mode), unplaced, exhausted)
-
 	var errs []error
 	for i := range placements {
 		g := &s.Gateways[i]
-		if !slices.EqualFunc(placements[i].Instances, g.Instances, sameInstance) {
-			errs = append(errs, c.client.setInstances(ctx, g, placements[i].Instances))
+		if slices.EqualFunc(placements[i].Instances, g.Instances, sameInstance) {
+			continue
+		}
+		if err := c.client.setInstances(ctx, g, placements[i].Instances); err != nil {
+			errs = append(errs, err)
+			placements[i].Instances = g.Instances // a block is for who is placed, not for who will be
 		}
 	}
+	allocations, exhausted := cluster.Allocate(s, placements)
+	problems := slices.Concat(v.Problems, cluster.Validate(s, c.options.Mode), unplaced, exhausted)
 	for i := range allocations {
-		if pool := &s.Pools[i]; !slices.Equal(allocations[i].Allocations, pool.Allocations) {
-			errs = append(errs, c.client.setAllocations(ctx, pool, allocations[i].Allocations))
+		pool := &s.Pools[i]
+		guarded := slices.Contains(v.objects[objectKey{cluster.KindPool, "", pool.Name}].finalizers, finalizer)
+		if guarded && !slices.Equal(allocations[i].Allocations, pool.Allocations) {
+			errs = append(errs, c.client.setAllocations(ctx, &s, placements, pool, allocations[i].Allocations))
 		}
 	}
 	errs = append(errs, c.finalizers(ctx, &v), c.conditions(ctx, &v, problems), c.maintain(ctx, &v))
-	return nextRound(&s, now), firstErrors(errs)
+	more, err := c.tell(ctx, problems)
+	next := nextRound(&s, now)
+	if more {
+		next = min(next, retryAfter)
+	}
+	return next, firstErrors(append(errs, err))
 }
 
 // firstErrors are the errors that are not about staleness, if there are any: else
@@ -151,26 +162,32 @@ func nextRound(s *cluster.Snapshot, now time.Time) time.Duration {
 	return min(roundsAtLeast, max(next.Sub(now), 10*time.Millisecond))
 }
 
-// finalizers are on every gateway, until it was deleted and nothing of it is left.
+// finalizers are on every gateway, until it was deleted and nothing of it is left,
+// and on every pool, until it was deleted and nobody holds a block of it: made anew
+// under its name, it would give addresses away that are in use.
 func (c *Controller) finalizers(ctx context.Context, v *View) error {
 	held := map[string]bool{}
-	for i := range v.Snapshot.Pools {
-		for _, a := range v.Snapshot.Pools[i].Allocations {
-			held[a.Gateway+"\x00"+a.UID] = true
+	var errs []error
+	want := func(k objectKey, uid string, deleted, left bool) {
+		has := slices.Contains(v.objects[k].finalizers, finalizer)
+		switch {
+		case !deleted && !has:
+			errs = append(errs, c.client.setFinalizer(ctx, k, uid, true))
+		case deleted && has && !left:
+			errs = append(errs, c.client.setFinalizer(ctx, k, uid, false))
 		}
 	}
-	var errs []error
+	for i := range v.Snapshot.Pools {
+		p := &v.Snapshot.Pools[i]
+		for _, a := range p.Allocations {
+			held[a.Gateway+"\x00"+a.UID] = true
+		}
+		k := objectKey{cluster.KindPool, "", p.Name}
+		want(k, v.objects[k].uid, p.Deleted, len(p.Allocations) > 0)
+	}
 	for i := range v.Snapshot.Gateways {
 		g := &v.Snapshot.Gateways[i]
-		k := objectKey{cluster.KindGateway, g.Namespace, g.Name}
-		has := slices.Contains(v.objects[k].finalizers, finalizer)
-		left := len(g.Instances) > 0 || held[g.Key()+"\x00"+g.UID]
-		switch {
-		case g.Deleted.IsZero() && !has:
-			errs = append(errs, c.client.setFinalizer(ctx, k, g.UID, true))
-		case !g.Deleted.IsZero() && has && !left:
-			errs = append(errs, c.client.setFinalizer(ctx, k, g.UID, false))
-		}
+		want(objectKey{cluster.KindGateway, g.Namespace, g.Name}, g.UID, !g.Deleted.IsZero(), len(g.Instances) > 0 || held[g.Key()+"\x00"+g.UID])
 	}
 	return firstErrors(errs)
 }

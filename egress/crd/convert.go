@@ -23,10 +23,22 @@ const AnnotationPodPrefixes = annotationPrefix + "pod-prefixes"
 
 const annotationPrefix = "egress.egret-router.io/"
 
+// leavingTaints say that a node is about to go, as a cordon does: gateways leave it
+// in time.
+var leavingTaints = []string{
+	corev1.TaintNodeUnschedulable,
+	"ToBeDeletedByClusterAutoscaler", // cluster-autoscaler
+	"karpenter.sh/disrupted",
+}
+
+func isLeaving(n *corev1.Node) bool {
+	return n.Spec.Unschedulable || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return slices.Contains(leavingTaints, t.Key) })
+}
+
 // convertNode makes a cluster.Node. What is no prefix in the annotation is left
 // out: the node's pods are then known by their addresses.
 func convertNode(n *corev1.Node) cluster.Node {
-	node := cluster.Node{Name: n.Name, Labels: n.Labels, Unschedulable: n.Spec.Unschedulable}
+	node := cluster.Node{Name: n.Name, Labels: n.Labels, Unschedulable: isLeaving(n)}
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			if addr, err := netip.ParseAddr(a.Address); err == nil {
@@ -155,7 +167,7 @@ func takePasswords(network string, peers []v1alpha1.Peer, find secrets) (map[str
 func convertPool(p *v1alpha1.EgressPool) (cluster.Pool, []cluster.Problem) {
 	raw, wrong := decodePart[config.RawPool](p.Spec.PoolSettings)
 	raw.Name = p.Name
-	pool := cluster.Pool{Name: p.Name, Raw: raw, BlockSize4: int(p.Spec.BlockSizeIPv4), BlockSize6: int(p.Spec.BlockSizeIPv6)}
+	pool := cluster.Pool{Name: p.Name, Raw: raw, BlockSize4: int(p.Spec.BlockSizeIPv4), BlockSize6: int(p.Spec.BlockSizeIPv6), Deleted: p.DeletionTimestamp != nil}
 	for _, a := range p.Status.Allocations {
 		if block, err := netip.ParsePrefix(a.Block); err == nil {
 			pool.Allocations = append(pool.Allocations, cluster.Allocation{Block: block, Gateway: a.Gateway, Node: a.Node, UID: a.UID})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -59,7 +60,19 @@ func TestChart(t *testing.T) {
 	if diff := cmp.Diff(fromKustomize, fromHelm); diff != "" {
 		t.Errorf("Kustomize (-) and Helm (+) differ:\n%s", diff)
 	}
-	rendered, err = kube.Command(t.Context(), helm, "template", "egret", "manifests/chart/egret", "--kube-version=v1.36.3", "--namespace=elsewhere", "--set=image.repository=registry.example/egret",
+	rendered, err = kube.Command(t.Context(), helm, "template", "egret", "manifests/chart/egret", "--kube-version=v1.36.3", "--namespace=egret-system", "--include-crds", "--set=agent.startupTaint=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err = kube.Command(t.Context(), binaries.Path("kubectl"), "kustomize", "manifests/startup-taint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(fromKustomize, manifests(t, built))
+	if diff := cmp.Diff(fromKustomize, manifests(t, rendered)); diff != "" {
+		t.Errorf("Kustomize (-) and Helm (+) differ with the startup taint:\n%s", diff)
+	}
+	rendered, err = kube.Command(t.Context(), helm, "template", "egret", "manifests/chart/egret", "--kube-version=v1.36.3", "--namespace=elsewhere", "--set=agent.startupTaint=true", "--set=image.repository=registry.example/egret",
 		"--set=image.tag=v1", "--set=controller.replicas=3", "--set-string=gateway.nodeSelector.role=edge", "--set=egressIPSupport=EnabledPerNamespace", "--set-string=agent.markMask=0x307f")
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +168,7 @@ func TestRolesSuffice(t *testing.T) {
 	w.apply(redNetwork, redPool, redGateway, redPolicy,
 		"{apiVersion: v1, kind: Secret, metadata: {name: peers, namespace: "+ownNamespace+"}, stringData: {red: password}}")
 	w.pod("default", "client", "n1", "10.244.1.2", map[string]string{cluster.AnnotationPolicy: "red"})
+	w.pod("default", "lost", "n1", "10.244.1.3", map[string]string{cluster.AnnotationPolicy: "none"})
 	var users []string
 	for _, role := range []string{"controller", "gateway", "agent"} {
 		user, err := s.AddAccount(ownNamespace, "egret-"+role)
@@ -169,6 +183,8 @@ func TestRolesSuffice(t *testing.T) {
 	w.eventually(finalizer, "get", "egw", "red", "--output=jsonpath={.metadata.finalizers}")
 	w.eventually("2", "get", "epool", "red", "--output=jsonpath={.status.allocated}")
 	w.eventually("Unplaced", "get", "egw", "red", `--output=jsonpath={.status.conditions[?(@.type=="Ready")].reason}`) // one node for two
+
+	w.eventually(`there is no policy "none"`, "get", "events", "--output=jsonpath={.items[*].message}")
 
 	w.user = users[1]
 	gateway, _ := w.source(SourceOptions{Role: RoleGateway, Node: "n1"})
@@ -185,7 +201,7 @@ func TestRolesSuffice(t *testing.T) {
 	w.user = users[2]
 	agent, _ := w.source(SourceOptions{Role: RoleAgent, Node: "n1"})
 	agent.waitFor(t, "the agent's View", func(v View) error {
-		if len(v.Snapshot.Pods) != 1 || len(v.Snapshot.Gateways) != 1 || len(v.Snapshot.Gateways[0].Instances) != 1 {
+		if len(v.Snapshot.Pods) != 2 || len(v.Snapshot.Gateways) != 1 || len(v.Snapshot.Gateways[0].Instances) != 1 {
 			return fmt.Errorf("pods %+v, gateways %+v", v.Snapshot.Pods, v.Snapshot.Gateways)
 		}
 		return nil

@@ -22,6 +22,8 @@ type View struct {
 	objects map[objectKey]objectState
 	// maintained are the maintenance annotations that pods have, by namespace/name.
 	maintained map[string]maintenance
+	// notReady are the nodes with the taint of agents that are not ready yet.
+	notReady map[string]bool
 }
 
 // objectKey names one of our objects.
@@ -52,10 +54,13 @@ func stateOf(o metav1.Object, conditions []metav1.Condition) objectState {
 // view converts what the watches have, sorted. Conversions of our own objects are kept
 // from one time to the next, by resource version.
 func (w *watches) view(known *conversions) View {
-	v := View{Live: true, objects: map[objectKey]objectState{}, maintained: map[string]maintenance{}}
+	v := View{Live: true, objects: map[objectKey]objectState{}, maintained: map[string]maintenance{}, notReady: map[string]bool{}}
 	s := &v.Snapshot
 	for _, n := range items[corev1.Node](w.nodes) {
 		s.Nodes = append(s.Nodes, convertNode(n))
+		if hasTaint(n) {
+			v.notReady[n.Name] = true
+		}
 	}
 	for _, n := range items[corev1.Namespace](w.namespaces) {
 		s.Namespaces = append(s.Namespaces, cluster.Namespace{Name: n.Name, Labels: n.Labels, Binding: convertBinding(n.Annotations)})

@@ -125,7 +125,7 @@ func strip(item any) (any, error) {
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase, PodIPs: o.Status.PodIPs}
 	case *corev1.Node:
 		o.Annotations = ours(o.Annotations)
-		o.Spec = corev1.NodeSpec{PodCIDRs: o.Spec.PodCIDRs, Unschedulable: o.Spec.Unschedulable}
+		o.Spec = corev1.NodeSpec{PodCIDRs: o.Spec.PodCIDRs, Unschedulable: isLeaving(o), Taints: slices.DeleteFunc(o.Spec.Taints, func(t corev1.Taint) bool { return t.Key != TaintAgentNotReady })}
 		o.Status = corev1.NodeStatus{Addresses: o.Status.Addresses, Conditions: o.Status.Conditions}
 	case *corev1.Namespace:
 		o.Annotations = ours(o.Annotations)

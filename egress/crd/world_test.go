@@ -105,6 +105,9 @@ const (
   {destination: {cidr: 10.0.0.0/8}}, {gateway: {selector: "egret-router.io/egw == 'red'", namespaceSelector: all()}}]}}`
 )
 
+// readyIs prints the condition Ready: status, reason, message.
+const readyIs = `--output=jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.reason} {.message}{end}`
+
 // viewer keeps the last View that a Source delivered.
 type viewer struct {
 	mu    sync.Mutex

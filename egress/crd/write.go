@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,77 +94,8 @@ func (c *Client) SetNodeState(ctx context.Context, namespace, name, node string,
 	return apply(ctx, c.objects, resources[k.kind], namespace, name, "status", managerOfNode(node), body)
 }
 
-// setInstances records where a gateway is placed, if that is still where from
-// says: else ErrStale.
-func (c *Client) setInstances(ctx context.Context, g *cluster.Gateway, to []cluster.Instance) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	var object v1alpha1.EgressGateway
-	err := c.objects.Get().Resource("egressgateways").Namespace(g.Namespace).Name(g.Name).Do(ctx).Into(&object)
-	if err != nil {
-		return fmt.Errorf("read gateway %s: %w", g.Key(), err)
-	}
-	now, _ := convertGateway(&object, nil)
-	if string(object.UID) != g.UID || !slices.EqualFunc(now.Instances, g.Instances, sameInstance) {
-		return fmt.Errorf("place gateway %s: %w", g.Key(), ErrStale)
-	}
-	object.Status.Instances, object.Status.Replicas = nil, 0
-	placed := map[string]bool{}
-	for _, i := range to {
-		entry := v1alpha1.Instance{Node: i.Node}
-		placed[i.Node] = true
-		if i.Draining.IsZero() {
-			object.Status.Replicas++
-		} else {
-			at := metav1.NewMicroTime(i.Draining)
-			entry.Draining = &at
-		}
-		object.Status.Instances = append(object.Status.Instances, entry)
-	}
-	// What nodes say that have nothing to say any more, dead ones for one.
-	object.Status.Nodes = slices.DeleteFunc(object.Status.Nodes, func(n v1alpha1.NodeState) bool { return !placed[n.Node] })
-	err = c.objects.Put().Resource("egressgateways").Namespace(g.Namespace).Name(g.Name).SubResource("status").
-		Param("fieldManager", managerController).Body(&object).Do(ctx).Error()
-	if err != nil {
-		return stale(fmt.Errorf("place gateway %s: %w", g.Key(), err))
-	}
-	return nil
-}
-
-// sameInstance compares as precisely as the API server keeps times.
-func sameInstance(a, b cluster.Instance) bool {
-	return a.Node == b.Node && a.Draining.UnixMicro() == b.Draining.UnixMicro()
-}
-
-// setAllocations records who holds the blocks of a pool, if nobody recorded
-// anything else since: else ErrStale. The API server lets one of several writers win,
-// so a block has one holder at any time.
-func (c *Client) setAllocations(ctx context.Context, pool *cluster.Pool, to []cluster.Allocation) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	var object v1alpha1.EgressPool
-	if err := c.objects.Get().Resource("egresspools").Name(pool.Name).Do(ctx).Into(&object); err != nil {
-		return fmt.Errorf("read pool %s: %w", pool.Name, err)
-	}
-	now, _ := convertPool(&object)
-	if !slices.Equal(now.Allocations, pool.Allocations) || !slices.Equal(now.Raw.Prefixes, pool.Raw.Prefixes) {
-		return fmt.Errorf("allocate from pool %s: %w", pool.Name, ErrStale)
-	}
-	object.Status.Allocations = nil
-	for _, a := range to {
-		object.Status.Allocations = append(object.Status.Allocations,
-			v1alpha1.Allocation{Block: a.Block.String(), Gateway: a.Gateway, Node: a.Node, UID: a.UID})
-	}
-	object.Status.Allocated = int32(len(to))
-	err := c.objects.Put().Resource("egresspools").Name(pool.Name).SubResource("status").
-		Param("fieldManager", managerController).Body(&object).Do(ctx).Error()
-	if err != nil {
-		return stale(fmt.Errorf("allocate from pool %s: %w", pool.Name, err))
-	}
-	return nil
-}
-
-// finalizer keeps a deleted gateway until it has drained, and its addresses are free.
+// finalizer keeps a deleted gateway until it has drained, and its addresses are
+// free; and a deleted pool until nobody holds an address of it.
 const finalizer = "egret-router.io/drain"
 
 // setFinalizer adds or removes it.

@@ -12,16 +12,21 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name=Pool,type=string,JSONPath=`.spec.ipPools[0].name`
 // +kubebuilder:printcolumn:name=Desired,type=integer,JSONPath=`.spec.replicas`
 // +kubebuilder:printcolumn:name=Placed,type=integer,JSONPath=`.status.replicas`
-// +kubebuilder:printcolumn:name=Nodes,type=string,JSONPath=`.status.instances[*].node`
+// +kubebuilder:printcolumn:name=Nodes,type=string,JSONPath=`.status.placedOn`
 // +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name=Reason,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name=Message,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 type EgressGateway struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is what is wanted.
+	//
 	// +required
 	Spec EgressGatewaySpec `json:"spec"`
+	// Status is what is; it is not for users to write.
+	//
 	// +optional
 	Status EgressGatewayStatus `json:"status,omitempty,omitzero"`
 }
@@ -82,6 +87,8 @@ type EgressGatewaySpec struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=604800
 	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
+	// FailureDetection are probes in the words of Calico.
+	//
 	// +optional
 	FailureDetection *FailureDetection `json:"egressGatewayFailureDetection,omitempty"`
 	// Probes are further ones of the network on the gateway's nodes.
@@ -96,6 +103,8 @@ type EgressGatewaySpec struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.name) || has(self.cidr)",message="name a pool, one of its prefixes, or both"
 type PoolReference struct {
+	// Name of the pool.
+	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
@@ -118,16 +127,22 @@ type FailureDetection struct {
 	// +kubebuilder:default=90
 	// +kubebuilder:validation:Minimum=1
 	HealthTimeoutDataStoreSeconds int32 `json:"healthTimeoutDataStoreSeconds,omitempty"`
+	// ICMPProbe pings addresses.
+	//
 	// +optional
 	ICMPProbe *ICMPProbe `json:"icmpProbe,omitempty"`
+	// HTTPProbe fetches URLs.
+	//
 	// +optional
 	HTTPProbe *HTTPProbe `json:"httpProbe,omitempty"`
 }
 
 // ICMPProbe pings: the gateway is down when all failed for the timeout.
 //
-// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time"
+// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",fieldPath=".timeoutSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time, raise it"
 type ICMPProbe struct {
+	// IPs are pinged inside the network.
+	//
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -135,11 +150,16 @@ type ICMPProbe struct {
 	// +kubebuilder:validation:items:MaxLength=45
 	// +kubebuilder:validation:XValidation:rule="self.all(a, isIP(a))",message="must be addresses"
 	IPs []string `json:"ips"`
+	// IntervalSeconds from attempt to attempt.
+	//
 	// +optional
 	// +kubebuilder:default=5
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=86400
 	IntervalSeconds int32 `json:"intervalSeconds,omitempty"`
+	// TimeoutSeconds: the gateway is down when all attempts failed for so long; at least
+	// the interval.
+	//
 	// +optional
 	// +kubebuilder:default=15
 	// +kubebuilder:validation:Minimum=1
@@ -150,19 +170,26 @@ type ICMPProbe struct {
 // HTTPProbe fetches: the gateway is down when all failed for the timeout. The host
 // of a URL is an address.
 //
-// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time"
+// +kubebuilder:validation:XValidation:rule="self.timeoutSeconds >= self.intervalSeconds",fieldPath=".timeoutSeconds",message="timeoutSeconds is below intervalSeconds: no attempt would be made in that time, raise it"
 type HTTPProbe struct {
+	// URLs are fetched inside the network.
+	//
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=2048
 	URLs []string `json:"urls"`
+	// IntervalSeconds from attempt to attempt.
+	//
 	// +optional
 	// +kubebuilder:default=10
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=86400
 	IntervalSeconds int32 `json:"intervalSeconds,omitempty"`
+	// TimeoutSeconds: the gateway is down when all attempts failed for so long; at least
+	// the interval.
+	//
 	// +optional
 	// +kubebuilder:default=30
 	// +kubebuilder:validation:Minimum=1
@@ -182,12 +209,18 @@ type EgressGatewayStatus struct {
 	// +listType=map
 	// +listMapKey=node
 	Instances []Instance `json:"instances,omitempty"`
+	// PlacedOn are the nodes of instances in words, for people.
+	//
+	// +optional
+	PlacedOn string `json:"placedOn,omitempty"`
 	// Nodes are what each node says of itself; the node alone writes its entry.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=node
 	Nodes []NodeState `json:"nodes,omitempty"`
+	// Conditions say whether the object can be used (Ready), and why not.
+	//
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -196,6 +229,8 @@ type EgressGatewayStatus struct {
 
 // Instance is the gateway on one node.
 type Instance struct {
+	// Node is the name of the node.
+	//
 	// +required
 	Node string `json:"node"`
 	// Draining is when it was told to leave; it goes after the grace period.
@@ -206,12 +241,16 @@ type Instance struct {
 
 // NodeState is how the gateway is on one node.
 type NodeState struct {
+	// Node is the name of the node.
+	//
 	// +required
 	Node string `json:"node"`
+	// State is Ready, Failed or Draining.
+	//
 	// +required
 	// +kubebuilder:validation:Enum=Ready;Failed;Draining
 	State string `json:"state"`
-	// Message says why, if it failed.
+	// Message says why, if it failed, or what is wrong although it works.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024

@@ -7,18 +7,22 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=extnet
 // +kubebuilder:subresource:status
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 15",message="the name of a network is that of its VRF device: at most 15 characters"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 15",message="metadata.name: the name of a network is that of its VRF device: at most 15 characters"
 // +kubebuilder:printcolumn:name=ASN,type=integer,JSONPath=`.spec.bgp.asn`
-// +kubebuilder:printcolumn:name=Peers,type=string,JSONPath=`.spec.bgp.peers[*].address`
 // +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name=Reason,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name=Message,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 type ExternalNetwork struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is what is wanted.
+	//
 	// +required
 	Spec ExternalNetworkSpec `json:"spec"`
+	// Status is what is; it is not for users to write.
+	//
 	// +optional
 	Status ObjectStatus `json:"status,omitempty,omitzero"`
 }
@@ -54,12 +58,19 @@ type Host struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	NodeSelector string `json:"nodeSelector,omitempty"`
+	// Interfaces of these nodes, in place of the network's.
+	//
 	// +optional
 	// +listType=atomic
 	Interfaces []Interface `json:"interfaces,omitempty"`
+	// Addresses of these nodes in the network, in place of the network's.
+	//
 	// +optional
 	// +listType=atomic
 	Addresses []string `json:"addresses,omitempty"`
+	// StaticRoutes of these nodes; they replace those of the network with the same
+	// prefix.
+	//
 	// +optional
 	// +listType=atomic
 	StaticRoutes []StaticRoute `json:"staticRoutes,omitempty"`
@@ -78,27 +89,50 @@ type Network struct {
 	//
 	// +optional
 	Table *int64 `json:"table,omitempty"`
+	// Interfaces are the uplinks; each is enslaved to the network's VRF.
+	//
 	// +optional
 	// +listType=atomic
 	Interfaces []Interface `json:"interfaces,omitempty"`
+	// Addresses of the node in the network beside those of interfaces, with their prefix
+	// length.
+	//
 	// +optional
 	// +listType=atomic
 	Addresses []string `json:"addresses,omitempty"`
+	// StaticRoutes are routes through gateways, one entry for each prefix.
+	//
 	// +optional
 	// +listType=atomic
 	StaticRoutes []StaticRoute `json:"staticRoutes,omitempty"`
+	// BGP is the speaker of the network. Without it pools have to be routed to the nodes
+	// by other means.
+	//
 	// +optional
 	BGP *BGP `json:"bgp,omitempty"`
+	// Probes are health checks inside the network. While one is down, pools are withdrawn
+	// and clients' traffic stops.
+	//
 	// +optional
 	// +listType=atomic
 	Probes []Probe `json:"probes,omitempty"`
+	// MaxNextHops bounds the next hops of one client; 0 or absent is no bound.
+	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	MaxNextHops *int64 `json:"maxNextHops,omitempty"`
+	// OnNoNextHop is what traffic meets while no next hop works: drop, reject or
+	// fallback (routed normally); drop unless set.
+	//
 	// +optional
 	OnNoNextHop string `json:"onNoNextHop,omitempty"`
+	// Failback says whether new flows go to a next hop that returns: newFlows or never;
+	// newFlows unless set.
+	//
 	// +optional
 	Failback string `json:"failback,omitempty"`
+	// NextHopProbes are health checks of every next hop.
+	//
 	// +optional
 	// +listType=atomic
 	NextHopProbes []NextHopProbe `json:"nextHopProbes,omitempty"`
@@ -106,10 +140,16 @@ type Network struct {
 
 // Interface is an uplink.
 type Interface struct {
+	// Name of the device; one that vlan makes is PARENT.ID unless named.
+	//
 	// +optional
 	Name string `json:"name,omitempty"`
+	// VLAN makes the device.
+	//
 	// +optional
 	VLAN *VLAN `json:"vlan,omitempty"`
+	// Addresses that are put on the device, with their prefix length.
+	//
 	// +optional
 	// +listType=atomic
 	Addresses []string `json:"addresses,omitempty"`
@@ -117,8 +157,12 @@ type Interface struct {
 
 // VLAN makes an interface an 802.1Q device that is created by us.
 type VLAN struct {
+	// Parent is the device that carries the VLAN.
+	//
 	// +required
 	Parent string `json:"parent,omitempty"`
+	// ID is the VLAN, 1 to 4094.
+	//
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=4094
@@ -127,8 +171,13 @@ type VLAN struct {
 
 // StaticRoute is a route through gateways.
 type StaticRoute struct {
+	// Prefix is where the route leads to.
+	//
 	// +required
 	Prefix string `json:"prefix,omitempty"`
+	// NextHops are gateways on connected prefixes of the network; several share the
+	// traffic by flow.
+	//
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -137,184 +186,17 @@ type StaticRoute struct {
 
 // NextHop is a gateway of the network.
 type NextHop struct {
+	// Address of the gateway.
+	//
 	// +required
 	Address string `json:"address,omitempty"`
+	// Weight is its share of the flows among the others, 1 to 255; 1 unless set.
+	//
 	// +optional
 	Weight *int64 `json:"weight,omitempty"`
+	// Preference: next hops of the highest one are used while one of them works; 0 unless
+	// set.
+	//
 	// +optional
 	Preference *int64 `json:"preference,omitempty"`
-}
-
-// BGP is a network's speaker.
-type BGP struct {
-	// +required
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=4294967294
-	ASN *int64 `json:"asn,omitempty"`
-	// +optional
-	RouterID string `json:"routerID,omitempty"`
-	// +optional
-	ListenPort *int64 `json:"listenPort,omitempty"`
-	// +optional
-	GracefulRestart GracefulRestart `json:"gracefulRestart,omitzero"`
-	// +optional
-	// +listType=atomic
-	Advertise []Advertise `json:"advertise,omitempty"`
-	// +required
-	// +listType=atomic
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=256
-	Peers []Peer `json:"peers,omitempty"`
-}
-
-// Advertise is a prefix that is advertised by name.
-type Advertise struct {
-	// +required
-	Prefix string `json:"prefix,omitempty"`
-	// +optional
-	// +listType=atomic
-	Communities []string `json:"communities,omitempty"`
-	// +optional
-	MED *int64 `json:"med,omitempty"`
-	// +optional
-	LocalPref *int64 `json:"localPref,omitempty"`
-	// +optional
-	Prepend *int64 `json:"prepend,omitempty"`
-}
-
-// Export replaces attributes of what one peer is sent. An empty list of
-// communities differs from none.
-type Export struct {
-	// +optional
-	// +listType=atomic
-	Communities []string `json:"communities,omitzero"`
-	// +optional
-	MED *int64 `json:"med,omitempty"`
-	// +optional
-	LocalPref *int64 `json:"localPref,omitempty"`
-	// +optional
-	Prepend *int64 `json:"prepend,omitempty"`
-}
-
-// GracefulRestart is RFC 4724.
-type GracefulRestart struct {
-	// +optional
-	Enabled *bool `json:"enabled,omitempty"`
-	// +optional
-	RestartTime string `json:"restartTime,omitempty"`
-	// +optional
-	LongLived string `json:"longLived,omitempty"`
-}
-
-// Peer is one BGP neighbour, or a range of them.
-type Peer struct {
-	// +optional
-	// +kubebuilder:validation:MaxLength=64
-	Address string `json:"address,omitempty"`
-	// +optional
-	// +kubebuilder:validation:MaxLength=64
-	Range string `json:"range,omitempty"`
-	// +optional
-	MaxSessions *int64 `json:"maxSessions,omitempty"`
-	// +optional
-	Description string `json:"description,omitempty"`
-	// +optional
-	ASN *int64 `json:"asn,omitempty"`
-	// +optional
-	LocalASN *int64 `json:"localASN,omitempty"`
-	// +optional
-	Port *int64 `json:"port,omitempty"`
-	// +optional
-	Passive bool `json:"passive,omitempty"`
-	// Password is the session's (TCP-MD5), in a Secret of Egret's own namespace. It
-	// stands in place of the file's passwordFile and passwordEnv.
-	//
-	// +optional
-	Password *Password `json:"password,omitempty"`
-	// +optional
-	Shutdown bool `json:"shutdown,omitempty"`
-	// +optional
-	ShutdownMessage string `json:"shutdownMessage,omitempty"`
-	// +optional
-	HoldTime string `json:"holdTime,omitempty"`
-	// +optional
-	KeepaliveTime string `json:"keepaliveTime,omitempty"`
-	// +optional
-	ConnectRetry string `json:"connectRetry,omitempty"`
-	// +optional
-	Multihop *int64 `json:"multihop,omitempty"`
-	// +optional
-	TTLSecurity *int64 `json:"ttlSecurity,omitempty"`
-	// +optional
-	// +listType=atomic
-	Families []string `json:"families,omitempty"`
-	// +optional
-	AddPath bool `json:"addPath,omitempty"`
-	// +optional
-	ExtendedNextHop bool `json:"extendedNextHop,omitempty"`
-	// +optional
-	// +listType=atomic
-	Import []Import `json:"import,omitempty"`
-	// +optional
-	MaxPrefixes *int64 `json:"maxPrefixes,omitempty"`
-	// +optional
-	MaxPrefixesWarning *int64 `json:"maxPrefixesWarning,omitempty"`
-	// +optional
-	MaxPrefixesAction string `json:"maxPrefixesAction,omitempty"`
-	// +optional
-	MaxPrefixesRestart string `json:"maxPrefixesRestart,omitempty"`
-	// +optional
-	Export Export `json:"export,omitzero"`
-	// BFD ends the session when a BFD session with the peer is lost; {} takes the
-	// defaults.
-	//
-	// +optional
-	BFD *PeerBFD `json:"bfd,omitempty"`
-}
-
-// PeerBFD ties a BGP session to a BFD session.
-type PeerBFD struct {
-	// +optional
-	Interval string `json:"interval,omitempty"`
-	// +optional
-	Fall *int64 `json:"fall,omitempty"`
-	// +optional
-	MaxHops *int64 `json:"maxHops,omitempty"`
-}
-
-// Password is where a password is.
-type Password struct {
-	// +required
-	SecretKeyRef SecretKeyRef `json:"secretKeyRef"`
-}
-
-// SecretKeyRef is a key of a Secret in Egret's own namespace.
-type SecretKeyRef struct {
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name,omitempty"`
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Key string `json:"key,omitempty"`
-}
-
-// Import accepts prefixes from a peer.
-type Import struct {
-	// +optional
-	Prefix string `json:"prefix,omitempty"`
-	// +optional
-	Min *int64 `json:"min,omitempty"`
-	// +optional
-	Max *int64 `json:"max,omitempty"`
-	// +optional
-	ASPath string `json:"asPath,omitempty"`
-	// +optional
-	// +listType=atomic
-	Communities []string `json:"communities,omitempty"`
-	// +optional
-	Action string `json:"action,omitempty"`
-	// +optional
-	LocalPref *int64 `json:"localPref,omitempty"`
 }

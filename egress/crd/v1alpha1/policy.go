@@ -12,14 +12,18 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name=Reason,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
-// +kubebuilder:printcolumn:name=Destinations,type=string,JSONPath=`.spec.rules[*].destination.cidr`,priority=1
 // +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name=Message,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 type EgressGatewayPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is what is wanted.
+	//
 	// +required
 	Spec EgressGatewayPolicySpec `json:"spec"`
+	// Status is what is; it is not for users to write.
+	//
 	// +optional
 	Status ObjectStatus `json:"status,omitempty,omitzero"`
 }
@@ -42,8 +46,8 @@ type EgressGatewayPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1000
-	// +kubebuilder:validation:XValidation:rule="self.exists(r, has(r.gateway) || has(r.destination))",message="no rule has a gateway or a destination: the policy would do nothing"
-	// +kubebuilder:validation:XValidation:rule="self.size() > 250 || [self.map(r, has(r.destination) ? r.destination.cidr : '')].all(l, l.all(d, l.indexOf(d) == l.lastIndexOf(d)))",message="two rules have the same destination (without one a rule is for everything)"
+	// +kubebuilder:validation:XValidation:rule="self.exists(r, has(r.gateway) || has(r.destination))",message="no rule has a gateway or a destination: the policy would do nothing: add one"
+	// +kubebuilder:validation:XValidation:rule="self.size() > 250 || [self.map(r, has(r.destination) ? r.destination.cidr : '')].all(l, l.all(d, l.indexOf(d) == l.lastIndexOf(d)))",message="two rules have the same destination (without one a rule is for everything): keep one of them"
 	Rules []EgressRule `json:"rules"`
 	// Clients are pods that need no annotation. Of several policies that select a pod
 	// the oldest counts; annotations come first.
@@ -115,9 +119,13 @@ type EgressGatewayReference struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.selector) || has(self.namespaceSelector)",message="name a selector, a namespaceSelector or both: all() selects everything"
 type ClientSelector struct {
+	// Selector is for the labels of pods, in the syntax of Calico.
+	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	Selector string `json:"selector,omitempty"`
+	// NamespaceSelector is for the labels of their namespaces.
+	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	NamespaceSelector string `json:"namespaceSelector,omitempty"`
@@ -125,6 +133,8 @@ type ClientSelector struct {
 
 // ObjectStatus is the status of objects that nothing else is to be said of.
 type ObjectStatus struct {
+	// Conditions say whether the object can be used (Ready), and why not.
+	//
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -14,12 +14,17 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name=Reason,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name=Message,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 type EgressPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is what is wanted.
+	//
 	// +required
 	Spec EgressPoolSpec `json:"spec"`
+	// Status is what is; it is not for users to write.
+	//
 	// +optional
 	Status EgressPoolStatus `json:"status,omitempty,omitzero"`
 }
@@ -46,6 +51,8 @@ type EgressPoolSpec struct {
 	// +kubebuilder:validation:Maximum=32
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed: make another pool"
 	BlockSizeIPv4 int32 `json:"blockSizeIPv4,omitempty"`
+	// BlockSizeIPv6 is the same for IPv6.
+	//
 	// +optional
 	// +kubebuilder:default=128
 	// +kubebuilder:validation:Minimum=1
@@ -76,15 +83,25 @@ type PoolSettings struct {
 	//
 	// +optional
 	Advertise string `json:"advertise,omitempty"`
+	// Communities that are sent, such as no-export, 64512:100 or 64512:1:2.
+	//
 	// +optional
 	// +listType=atomic
 	Communities []string `json:"communities,omitempty"`
+	// MED is the metric that is sent.
+	//
 	// +optional
 	MED *int64 `json:"med,omitempty"`
+	// LocalPref is the preference; only for peers in our own AS.
+	//
 	// +optional
 	LocalPref *int64 `json:"localPref,omitempty"`
+	// Prepend is how often our AS number is added to the path.
+	//
 	// +optional
 	Prepend *int64 `json:"prepend,omitempty"`
+	// Stickiness of a client's address: client (one address for all its flows) or flow.
+	//
 	// +optional
 	Stickiness string `json:"stickiness,omitempty"`
 }
@@ -102,6 +119,8 @@ type EgressPoolStatus struct {
 	//
 	// +optional
 	Allocated int32 `json:"allocated,omitempty"`
+	// Conditions say whether the object can be used (Ready), and why not.
+	//
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -110,6 +129,8 @@ type EgressPoolStatus struct {
 
 // Allocation is a block in the hands of a gateway on a node.
 type Allocation struct {
+	// Block is a prefix, or one address as a prefix.
+	//
 	// +required
 	// +kubebuilder:validation:MaxLength=43
 	Block string `json:"block"`
@@ -117,6 +138,8 @@ type Allocation struct {
 	//
 	// +required
 	Gateway string `json:"gateway"`
+	// Node that the gateway is on.
+	//
 	// +required
 	Node string `json:"node"`
 	// UID is that of the gateway.
