@@ -27,6 +27,9 @@ import (
 	"github.com/egret-router/egret/lab/traffic"
 )
 
+// askLimit is how long a pod waits for an answer.
+const askLimit = 10 * time.Second
+
 // plural names the resources of the kinds that tests apply.
 var plural = map[string]string{"Namespace": "namespaces", "Node": "nodes", "Pod": "pods", "ExternalNetwork": "externalnetworks",
 	"EgressPool": "egresspools", "EgressGateway": "egressgateways", "EgressGatewayPolicy": "egressgatewaypolicies"}
@@ -292,7 +295,9 @@ func (k *kubernetes) sees(what string, pod *lab.NS, server, network string, want
 	lab.Eventually(k.t, patience, what, func() error {
 		seen := map[netip.Addr]int{}
 		for range 16 * len(want) {
-			a, err := k.ask(pod, server, patience)
+			// A flow that began while objects changed may have been bound to a way that is
+			// no longer its own: the next one counts.
+			a, err := k.ask(pod, server, askLimit)
 			if err != nil {
 				return err
 			}

@@ -146,7 +146,7 @@ func case03(k *kubernetes) {
 	for _, p := range []*lab.NS{pod, other} {
 		seen := map[netip.Addr]bool{}
 		for range 24 {
-			a, err := k.ask(p, "11.0.0.5", patience)
+			a, err := k.ask(p, "11.0.0.5", askLimit)
 			k.must(err)
 			seen[a.Client.Addr()] = true
 		}
@@ -230,7 +230,7 @@ func case11(k *kubernetes) {
 	k.must(k.other.IP("addr del 10.9.9.1/32 dev lo"))
 	stop := time.Now().Add(6 * time.Second)
 	for time.Now().Before(stop) { // twice the timeout: it must not go
-		if _, err := k.ask(pod, lab.ClusterServer4, patience); err != nil {
+		if _, err := k.ask(pod, lab.ClusterServer4, askLimit); err != nil {
 			k.t.Fatalf("one of two addresses is enough: %v", err)
 		}
 	}

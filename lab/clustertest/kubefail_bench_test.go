@@ -44,7 +44,7 @@ func (k *kubernetes) killFigure(what string) {
 		lab.Eventually(k.t, 2*patience, "all gateways carry", func() error {
 			seen := map[netip.Addr]bool{}
 			for range 40 {
-				a, err := k.ask(k.Nodes[0].Pods[0], lab.ClusterServer4, patience)
+				a, err := k.ask(k.Nodes[0].Pods[0], lab.ClusterServer4, askLimit)
 				if err != nil {
 					return err
 				}

@@ -46,7 +46,7 @@ func case13(k *kubernetes) {
 		}
 		return nil
 	})
-	a, err := k.ask(pod, lab.ClusterServer4, patience)
+	a, err := k.ask(pod, lab.ClusterServer4, askLimit)
 	k.must(err)
 	k.sees("one address of one pod", pod, lab.ClusterServer4, "outside", a.Client.Addr())
 	for i := range pods - 1 {
