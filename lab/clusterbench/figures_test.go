@@ -155,39 +155,44 @@ func (f *figures) podEvents() {
 	if f.rush {
 		how = "pod events, one upon the other"
 	}
-	f.t.Logf("FIGURE %s:", how)
-	add, annotate, remove := &latency{name: "pod gets its address"}, &latency{name: "pod is annotated"}, &latency{name: "pod is deleted"}
-	before, ops, used, usedC := f.requests(), f.mustStatus().Round, processor(f.agent.PID()), processor(f.controller.PID())
+	add, annotate, first, remove := &latency{name: "pod gets its address"}, &latency{name: "pod gets another policy"},
+		&latency{name: "pod gets a policy new to the node"}, &latency{name: "pod is deleted"}
+	before, ops, used, usedC, idle := f.requests(), f.mustStatus().Round, processor(f.agent.PID()), processor(f.controller.PID()), waited(f.agent.PID())
 	four, six := addressesOf(here, 250)
 	address := netip.MustParseAddr(four)
 	led := func(to string) func(change) bool {
 		return func(c change) bool {
-			return c.set == "clients4" && !c.gone && c.key == address && strings.HasSuffix(c.chain, to)
+			return c.set == "clients4" && !c.gone && c.key == address && strings.HasSuffix(c.chain, "_"+to)
 		}
 	}
+	known, fresh := policiesHere()
 	for i := range podEvents {
 		p := newPod("ns001", fmt.Sprintf("event%d", i), here, four, six)
-		p.Annotations = map[string]string{cluster.AnnotationPolicy: policyName(99)} // one that pods of the node have
+		p.Annotations = map[string]string{cluster.AnnotationPolicy: known[0]}
 		status := p.Status
 		if err := create(f.t.Context(), f.core, "pods", p.Namespace, p); err != nil {
 			f.t.Fatal(err)
 		}
 		p.Status = status
-		f.timed(add, func(ctx context.Context) error { return putStatus(ctx, f.core, "pods", p) }, led("_"+policyName(99)))
-		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, cluster.AnnotationPolicy, policyName(150))
-		f.timed(annotate, func(ctx context.Context) error {
-			return f.core.Patch(types.MergePatchType).Namespace(p.Namespace).Resource("pods").Name(p.Name).Body([]byte(patch)).Do(ctx).Error()
-		}, led("_"+policyName(150)))
+		f.timed(add, func(ctx context.Context) error { return putStatus(ctx, f.core, "pods", p) }, led(known[0]))
+		for l, to := range map[*latency]string{annotate: known[1], first: fresh} {
+			patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, cluster.AnnotationPolicy, to)
+			f.timed(l, func(ctx context.Context) error {
+				return f.core.Patch(types.MergePatchType).Namespace(p.Namespace).Resource("pods").Name(p.Name).Body([]byte(patch)).Do(ctx).Error()
+			}, led(to))
+		}
 		now := int64(0)
 		f.timed(remove, func(ctx context.Context) error {
 			return f.core.Delete().Namespace(p.Namespace).Resource("pods").Name(p.Name).Body(&metav1.DeleteOptions{GracePeriodSeconds: &now}).Do(ctx).Error()
 		}, func(c change) bool { return c.set == "clients4" && c.gone && c.key == address })
 	}
-	f.say(add, annotate, remove)
+	n := time.Duration(4 * podEvents)
+	f.t.Logf("FIGURE %s; others want the processors, too: %s", how, pressure())
+	f.say(add, annotate, first, remove)
 	s := f.mustStatus().Round
-	f.t.Logf("FIGURE %d %s: %d rounds of the agent with %d operations; processor time for each: agent %v, controller %v", 3*podEvents, how, s.Rounds-ops.Rounds, s.Operations-ops.Operations,
-		(processor(f.agent.PID())-used)/(3*podEvents), (processor(f.controller.PID())-usedC)/(3*podEvents))
-	f.t.Logf("FIGURE %d %s: requests to the API server, ours among them: %s", 3*podEvents, how, more(before, f.requests()))
+	f.t.Logf("FIGURE %d %s: %d rounds of the agent with %d operations; for each the agent had a processor for %v and waited for one for %v, the controller had one for %v", n, how,
+		s.Rounds-ops.Rounds, s.Operations-ops.Operations, (processor(f.agent.PID())-used)/n, ((waited(f.agent.PID()) - idle) / n).Round(10*time.Microsecond), (processor(f.controller.PID())-usedC)/n)
+	f.t.Logf("FIGURE %d %s: requests to the API server, ours among them: %s", 4*podEvents, how, more(before, f.requests()))
 }
 
 func (f *figures) say(list ...*latency) {
@@ -200,7 +205,8 @@ func (f *figures) say(list ...*latency) {
 func (f *figures) policyEdits() {
 	edit := &latency{name: "destination of a policy"}
 	p := &v1alpha1.EgressGatewayPolicy{}
-	if err := f.objects.Get().Resource("egressgatewaypolicies").Name(policyName(99)).Do(f.t.Context()).Into(p); err != nil {
+	known, _ := policiesHere()
+	if err := f.objects.Get().Resource("egressgatewaypolicies").Name(known[0]).Do(f.t.Context()).Into(p); err != nil {
 		f.t.Fatal(err)
 	}
 	for i := range otherEvents {
@@ -252,14 +258,10 @@ func (f *figures) storm() {
 	s, used, usedC := f.mustStatus().Round, processor(f.agent.PID()), processor(f.controller.PID())
 	f.watch.forget()
 	begin := time.Now()
-	f.each(pods, func(ctx context.Context, i int) error {
-		p := podOf(i)
-		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, cluster.AnnotationPolicy, policyName((i+i/nodes+1)%policies))
-		return f.core.Patch(types.MergePatchType).Namespace(p.Namespace).Resource("pods").Name(p.Name).Body([]byte(patch)).Do(ctx).Error()
-	})
+	f.each(pods, f.annotate)
 	took := time.Since(begin)
 	last := podOf(pods - 1) // of the node, and among the last that were written
-	address, to := netip.MustParseAddr(last.Status.PodIP), policyName((pods-1+(pods-1)/nodes+1)%policies)
+	address, to := netip.MustParseAddr(last.Status.PodIP), stormPolicy(pods-1)
 	if _, err := f.watch.await("the last pod", func(c change) bool {
 		return c.set == "clients4" && !c.gone && c.key == address && strings.HasSuffix(c.chain, "_"+to)
 	}); err != nil {

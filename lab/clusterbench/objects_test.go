@@ -5,6 +5,8 @@ package clusterbench
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -101,9 +103,35 @@ func podOf(i int) *corev1.Pod {
 	p := newPod(fmt.Sprintf("ns%03d", i/25), fmt.Sprintf("pod%04d", i), number, four, six)
 	p.Labels = map[string]string{"app": fmt.Sprintf("app%d", i/10), "tier": fmt.Sprint(i % 2)}
 	if i/25%3 == 1 {
-		p.Annotations = map[string]string{cluster.AnnotationPolicy: policyName((i + i/nodes) % policies)}
+		p.Annotations = map[string]string{cluster.AnnotationPolicy: policyOf(i)}
 	}
 	return p
+}
+
+// policyOf is the policy that the i-th pod is bound to, by whatever way.
+func policyOf(i int) string {
+	switch namespace := i / 25; namespace % 3 {
+	case 0:
+		return policyName(namespace)
+	case 1:
+		return policyName((i + i/nodes) % policies)
+	}
+	return policyName(i / 10)
+}
+
+// policiesHere are the policies of the pods on the node that is looked at, and one that
+// none of them has.
+func policiesHere() (known []string, fresh string) {
+	has := map[string]bool{}
+	for i := here - 1; i < pods; i += nodes {
+		has[policyOf(i)] = true
+	}
+	for i := range policies {
+		if !has[policyName(i)] {
+			fresh = policyName(i)
+		}
+	}
+	return slices.Sorted(maps.Keys(has)), fresh
 }
 
 func newPod(namespace, name string, node int, addresses ...string) *corev1.Pod {

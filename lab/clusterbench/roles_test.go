@@ -30,6 +30,7 @@ func (w *world) start(ns *lab.NS, role string, args ...string) *lab.Proc {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.lab.Defer(p.Stop) // before the API server, which waits for those who watch
 	return p
 }
 
@@ -114,6 +115,30 @@ func processor(pid int) time.Duration {
 	user, _ := strconv.Atoi(f[11])
 	system, _ := strconv.Atoi(f[12])
 	return time.Duration(user+system) * 10 * time.Millisecond // ticks of 100 Hz
+}
+
+// waited is how long the threads of a process were ready and had no processor: what other
+// work on this machine puts into the figures.
+func waited(pid int) time.Duration {
+	var sum time.Duration
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid)) // the pattern is right
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if f := strings.Fields(string(text)); err == nil && len(f) > 1 {
+			n, _ := strconv.ParseInt(f[1], 10, 64)
+			sum += time.Duration(n)
+		}
+	}
+	return sum
+}
+
+// pressure is the part of the last minute in which something had no processor.
+func pressure() string {
+	text, err := os.ReadFile("/proc/pressure/cpu")
+	if err != nil {
+		return err.Error()
+	}
+	return regexp.MustCompile(`avg60=\S+`).FindString(string(text)) + " %"
 }
 
 var counted = regexp.MustCompile(`^apiserver_request_total\{(.*)\} (\S+)$`)
