@@ -2,14 +2,13 @@ package nat
 
 import (
 	"encoding/binary"
-	"regexp"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// What a new policy needs: its chain, its maps from destinations to verdicts and
-// the rules that look destinations up in them.
+// What a new policy needs: its chain and its maps from destinations to verdicts. The
+// rules that look destinations up in them are in wire_rule.go.
 
 // addChain writes a new regular chain.
 func (w *wire) addChain(op Op) bool {
@@ -58,23 +57,6 @@ func addrLen(ipv4 bool) uint32 {
 	return 16
 }
 
-// destinationRule is the one kind of rule that we can write.
-var destinationRule = regexp.MustCompile(`^(ip|ip6) daddr vmap @(\S+)$`)
-
-// addRule writes a rule at the end of its chain.
-func (w *wire) addRule(op Op) bool {
-	m := destinationRule.FindStringSubmatch(op.Line.Text)
-	if m == nil {
-		return false
-	}
-	ipv4 := m[1] == "ip"
-	return w.nft(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, op, func() bool {
-		w.names(unix.NFTA_RULE_CHAIN, op.Name)
-		return w.nest(unix.NFTA_RULE_EXPRESSIONS, func() bool { return w.matchFamily(ipv4) && w.lookUpDestination(ipv4, m[2]) }) &&
-			w.comment(op.Line.ID)
-	})
-}
-
 // comment writes the comment of a rule, which is user data of type 0.
 func (w *wire) comment(text string) bool {
 	w.bytes(unix.NFTA_RULE_USERDATA, append(append([]byte{0, byte(len(text) + 1)}, text...), 0))
@@ -95,26 +77,6 @@ func (w *wire) matchFamily(ipv4 bool) bool {
 		w.number(unix.NFTA_CMP_SREG, unix.NFT_REG_1)
 		w.number(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ)
 		return w.nest(unix.NFTA_CMP_DATA, func() bool { w.bytes(unix.NFTA_DATA_VALUE, []byte{family}); return true })
-	})
-}
-
-// lookUpDestination loads the destination and does what the map says.
-func (w *wire) lookUpDestination(ipv4 bool, set string) bool {
-	offset := uint32(24) // in struct ipv6hdr
-	if ipv4 {
-		offset = 16 // in struct iphdr
-	}
-	return w.expression("payload", func() bool {
-		w.number(unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
-		w.number(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
-		w.number(unix.NFTA_PAYLOAD_OFFSET, offset)
-		w.number(unix.NFTA_PAYLOAD_LEN, addrLen(ipv4))
-		return true
-	}) && w.expression("lookup", func() bool {
-		w.number(unix.NFTA_LOOKUP_SREG, unix.NFT_REG_1)
-		w.number(unix.NFTA_LOOKUP_DREG, unix.NFT_REG_VERDICT)
-		w.text(unix.NFTA_LOOKUP_SET, set)
-		return true
 	})
 }
 
