@@ -69,6 +69,7 @@ nothing else of theirs leave the cluster. Without an API server it goes on with 
 	f.StringVar(&flags.marks, "mark-mask", fmt.Sprintf("%#x", steer.DefaultMarkMask), "bits of packet and conntrack marks that the agent may use for pods")
 	f.DurationVar(&flags.health.Interval, "health-interval", echo.DefaultInterval, "from one question to a gateway's node to the next")
 	f.IntVar(&flags.health.Fall, "health-fall", echo.DefaultFall, "so many answers in a row must be missing for a node to be down")
+	f.DurationVar(&flags.health.Hold, "health-hold", echo.DefaultHold, "for so long a gateway's node is used whose kernel answers that the gateway's process is not there; negative is never")
 	f.StringVar(&flags.listen, "status-listen", "127.0.0.1:9645", "address at which GET /v1/status and /readyz answer; empty is off")
 	logs.add(cmd)
 	return cmd

@@ -220,21 +220,24 @@ func (g *gatewayFeed) tell(ctx context.Context, router *egress.Router, reporter 
 		g.mu.Lock()
 		here, ends, wrong := g.here, g.ends, g.wrong
 		g.mu.Unlock()
-		if !slices.Equal(at, ends) {
+		status := router.Status()
+		states, reports := gatewayStates(here, status, wrong)
+		if server != nil {
+			server.Set(states)
+		}
+		// Before the first round nothing is known: whoever asks is refused by the
+		// kernel, which says that the node lives.
+		if status != nil && !slices.Equal(at, ends) {
 			if server != nil {
 				server.Close()
 				server = nil
 			}
 			var err error
-			if server, err = echo.NewServer(g.log, endpoints(ends, g.flags.echoPort)); err != nil {
+			if server, err = echo.NewServer(g.log, endpoints(ends, g.flags.echoPort), states); err != nil {
 				g.log.Error("agents are not answered", "err", err)
 			} else {
 				at = ends
 			}
-		}
-		states, reports := gatewayStates(here, router.Status(), wrong)
-		if server != nil {
-			server.Set(states)
 		}
 		reporter.Set(reports)
 		after = router.NextRound(ctx, after)

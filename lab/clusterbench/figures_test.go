@@ -104,7 +104,7 @@ func (f *figures) answerHealth() {
 			f.states[cluster.InstanceID("default/"+codeOf(g), nodeName(n+1))] = echo.Ready
 		}
 	}
-	if err := f.cluster.Do(func() (err error) { f.echo, err = echo.NewServer(slog.New(slog.DiscardHandler), at); return err }); err != nil {
+	if err := f.cluster.Do(func() (err error) { f.echo, err = echo.NewServer(slog.New(slog.DiscardHandler), at, nil); return err }); err != nil {
 		f.t.Fatal(err)
 	}
 	f.lab.Defer(f.echo.Close)

@@ -211,10 +211,15 @@ func case10(k *kubernetes) {
 	red := k.ready("red", 3, false)
 	k.pod(k.Nodes[0], 0, bySelector("egw == 'red'"))
 	k.sees("all", pod, lab.ClusterServer4, "outside", red...)
-	node.Must("nft", "table inet deaf { chain in { type filter hook prerouting priority -400; udp dport 9644 drop; }; }")
+	k.deafen(node)
 	k.sees("without the deaf one", pod, lab.ClusterServer4, "outside", red[0], red[2])
 	node.Must("nft", "delete", "table", "inet", "deaf")
 	k.sees("all again", pod, lab.ClusterServer4, "outside", red...)
+}
+
+// deafen lets nobody ask a node for its gateways; it ends with the table deaf.
+func (k *kubernetes) deafen(n *lab.ClusterNode) {
+	n.Must("nft", "table inet deaf { chain in { type filter hook prerouting priority -400; udp dport 9644 drop; }; }")
 }
 
 // Of two addresses one is enough; without both, the network is down on that node:

@@ -63,9 +63,9 @@ func case15(k *kubernetes) {
 	red := k.ready("red", 3, false)
 	k.sees("on a gateway's node", here.Pods[0], lab.ClusterServer4, "outside", red[0])
 	k.sees("on another node", there.Pods[0], lab.ClusterServer4, "outside", red...)
-	k.roles["gateway3"].Kill9()
+	k.deafen(here)
 	k.sees("without the local gateway", here.Pods[0], lab.ClusterServer4, "outside", red[1], red[2])
-	k.startNode("gateway", here)
+	here.Must("nft", "delete", "table", "inet", "deaf")
 	k.sees("with the local gateway", here.Pods[0], lab.ClusterServer4, "outside", red[0])
 	k.pod(here, 0, bySelector("egw == 'red'"))
 	k.sees("without preference", here.Pods[0], lab.ClusterServer4, "outside", red...)
@@ -157,15 +157,23 @@ func case21(k *kubernetes) {
 	watched := make(chan error, 1)
 	go func() { watched <- k.watchRoutes(ctx, red) }()
 	reports := k.stream(pod, 6, func() {
-		for _, role := range []string{"agent1", "agent3", "gateway3"} {
-			k.roles[role].Kill9()
-		}
-		for _, n := range []*lab.ClusterNode{k.Nodes[0], k.Nodes[2]} {
-			k.startNode("agent", n)
-		}
-		k.startNode("gateway", k.Nodes[2])
-		for _, role := range []string{"agent1", "agent3", "gateway3"} {
-			k.must(k.roles[role].WaitFor(k.t.Context(), 2*patience, "the cluster is known"))
+		// First those of the gateway's node, while the client's agent looks at it.
+		for _, node := range []int{2, 0} {
+			n := k.Nodes[node]
+			roles := []string{"agent"}
+			if n.Gateway {
+				roles = []string{"agent", "gateway"}
+			}
+			for _, role := range roles {
+				k.roles[fmt.Sprint(role, n.Number)].Kill9()
+			}
+			for _, role := range roles {
+				k.startNode(role, n)
+			}
+			for _, role := range roles {
+				k.must(k.roles[fmt.Sprint(role, n.Number)].WaitFor(k.t.Context(), 2*patience, "the cluster is known"))
+			}
+			k.sees("between", pod, lab.ClusterServer4, "outside", red...)
 		}
 		k.sees("after", pod, lab.ClusterServer4, "outside", red...)
 	})

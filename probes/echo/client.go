@@ -124,6 +124,7 @@ func (c *Client) round() (time.Duration, bool) {
 	for _, s := range c.sockets {
 		if s != nil {
 			s.drain(c.engine.answer)
+			s.refusals(c.engine.refusal)
 		}
 	}
 	c.engine.due(now, c.send)

@@ -31,6 +31,11 @@ type Options struct {
 	// Fall answers that do not come make a node Down, 3. Rise answers in a row make
 	// it Up again, 2; the first ever makes it Up at once.
 	Fall, Rise int
+	// Hold is for how long a node that refuses questions is taken for one whose
+	// process restarts: its kernel answers (port unreachable, RFC 1122 3.2.2.1 and
+	// RFC 4443 3.1), so it lives and forwards what it did. 30 s, as BGP's graceful
+	// restart; negative is never. What was known of it stays meanwhile.
+	Hold time.Duration
 }
 
 // The defaults and bounds of Options.
@@ -38,6 +43,12 @@ const (
 	DefaultInterval = 300 * time.Millisecond
 	DefaultFall     = 3
 	DefaultRise     = 2
+	DefaultHold     = 30 * time.Second
+
+	// refusalLasts is for how long a refusal says that the node lives: Linux sends at
+	// most one a second to each of those it refuses (net.ipv4.icmp_ratelimit), and
+	// one may be lost.
+	refusalLasts = 2500 * time.Millisecond
 
 	minInterval = 10 * time.Millisecond
 	maxInterval = time.Minute
@@ -56,6 +67,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Rise == 0 {
 		o.Rise = DefaultRise
+	}
+	if o.Hold == 0 {
+		o.Hold = DefaultHold
 	}
 	switch {
 	case o.Interval < minInterval || o.Interval > maxInterval:
@@ -113,6 +127,10 @@ type target struct {
 	rtt      time.Duration
 
 	sentCount, answered uint64
+
+	// refused is when the node's kernel said last that nobody listens there, and
+	// refusing since when it has been so without an answer between.
+	refused, refusing time.Time
 
 	// asked says that a question is under way: its nonce, when it was sent, and by
 	// when the answer has to come. edited says that the list was changed since: the
@@ -223,8 +241,11 @@ func (e *engine) due(now time.Time, send func(to netip.AddrPort, nonce uint64, k
 		}
 		if t.asked {
 			t.asked = false
-			e.observe(t, false, now)
-			if t.verdict == Down {
+			held := e.held(t, now)
+			if !held {
+				e.observe(t, false, now)
+			}
+			if held || t.verdict == Down {
 				e.schedule(t, earliestAfter(t.sent.Add(e.gap()), now))
 				continue
 			}
@@ -263,6 +284,7 @@ func (e *engine) answer(from netip.AddrPort, packet []byte, came time.Time) {
 		return
 	}
 	t.asked = false
+	t.refused, t.refusing = time.Time{}, time.Time{}
 	t.answered++
 	t.rtt = max(0, came.Sub(t.sent))
 	if !t.edited && !slices.Equal(t.states, states) {
@@ -275,6 +297,23 @@ func (e *engine) answer(from netip.AddrPort, packet []byte, came time.Time) {
 		at = t.sent
 	}
 	e.schedule(t, at)
+}
+
+// refusal takes in that a node's kernel has nobody who answers there.
+func (e *engine) refusal(from netip.AddrPort, came time.Time) {
+	t := e.targets[netip.AddrPortFrom(from.Addr().Unmap(), from.Port())]
+	if t == nil {
+		return
+	}
+	if t.refusing.IsZero() {
+		t.refusing = came
+	}
+	t.refused = came
+}
+
+// held says that a missing answer is no sign of a dead node: its process restarts.
+func (e *engine) held(t *target, now time.Time) bool {
+	return !t.refused.IsZero() && t.verdict != Down && now.Sub(t.refused) < refusalLasts && now.Sub(t.refusing) < e.options.Hold
 }
 
 // observe counts a result towards the verdict.

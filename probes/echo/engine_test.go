@@ -17,10 +17,13 @@ type network struct {
 	random *rand.Rand
 	delay  time.Duration
 	// lost says which questions have no answer.
-	lost   func(to netip.AddrPort) bool
-	states map[key]State
-	flying []flying
-	asked  []time.Time
+	lost func(to netip.AddrPort) bool
+	// refusing says that nobody listens at the nodes, which their kernels say once a second.
+	refusing bool
+	refused  time.Time
+	states   map[key]State
+	flying   []flying
+	asked    []time.Time
 }
 
 // flying is an answer and when the client's kernel gets it.
@@ -72,7 +75,11 @@ func (n *network) round() {
 	})
 	n.engine.due(n.now, func(to netip.AddrPort, nonce uint64, keys []key) (began, left time.Time) {
 		n.asked = append(n.asked, n.now)
-		if !n.lost(to) {
+		switch {
+		case n.refusing && n.now.Sub(n.refused) >= time.Second:
+			n.refused = n.now
+			n.engine.refusal(to, n.now)
+		case !n.refusing && !n.lost(to):
 			var states []State
 			for _, k := range keys {
 				states = append(states, n.states[k])
@@ -323,6 +330,54 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+// TestHold: a node that refuses is what it was, until the hold ends; one that
+// stops to refuse is down soon after; and one that was never up does not come up.
+func TestHold(t *testing.T) {
+	to := endpoint(0)
+	begin := func() *network {
+		n := newNetwork(t, Options{})
+		n.engine.set([]Target{{Endpoint: to}}, n.now)
+		n.run(time.Second)
+		n.refusing = true
+		return n
+	}
+	n := begin()
+	n.run(29 * time.Second)
+	if v := n.verdict(to); v != Up {
+		t.Errorf("it is %s while it refuses", v)
+	}
+	n.run(5 * time.Second)
+	if v := n.verdict(to); v != Down {
+		t.Errorf("it is %s after the hold", v)
+	}
+	n.refusing = false
+	n.run(2 * time.Second)
+	if v := n.verdict(to); v != Up {
+		t.Errorf("it is %s when it answers again", v)
+	}
+	n.refusing, n.refused = true, time.Time{}
+	n.run(10 * time.Second)
+	if v := n.verdict(to); v != Up {
+		t.Errorf("it is %s in a new hold", v)
+	}
+
+	n = begin()
+	n.run(10 * time.Second)
+	n.refusing, n.lost = false, func(netip.AddrPort) bool { return true }
+	n.run(4 * time.Second)
+	if v := n.verdict(to); v != Down {
+		t.Errorf("it is %s although it says nothing any more", v)
+	}
+
+	n = newNetwork(t, Options{})
+	n.refusing = true
+	n.engine.set([]Target{{Endpoint: to}}, n.now)
+	n.run(20 * time.Second)
+	if v := n.verdict(to); v != Unknown {
+		t.Errorf("it is %s, and has never answered", v)
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for _, o := range []Options{{Interval: time.Millisecond}, {Interval: time.Hour}, {Timeout: time.Second}, {Timeout: -1}, {Fall: -1}, {Rise: 1001}} {
 		if _, err := o.withDefaults(); err == nil {
@@ -330,7 +385,7 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	o, err := Options{}.withDefaults()
-	if err != nil || o != (Options{300 * time.Millisecond, 150 * time.Millisecond, 3, 2}) {
+	if err != nil || o != (Options{300 * time.Millisecond, 150 * time.Millisecond, 3, 2, 30 * time.Second}) {
 		t.Errorf("%+v %v", o, err)
 	}
 }

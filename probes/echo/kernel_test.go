@@ -51,7 +51,7 @@ func (w *world) client(o Options) *Client {
 func (w *world) server(addresses ...netip.AddrPort) *Server {
 	w.t.Helper()
 	var s *Server
-	if err := w.gate.Do(func() (err error) { s, err = NewServer(slog.New(slog.DiscardHandler), addresses); return err }); err != nil {
+	if err := w.gate.Do(func() (err error) { s, err = NewServer(slog.New(slog.DiscardHandler), addresses, nil); return err }); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = s.Close() })
@@ -121,7 +121,7 @@ func TestHundredEndpoints(t *testing.T) {
 func TestServerRestarts(t *testing.T) {
 	w := newWorld(t)
 	two := w.addresses[:2]
-	c := w.client(Options{Interval: 50 * time.Millisecond})
+	c := w.client(Options{Interval: 50 * time.Millisecond, Hold: -1})
 	c.Set([]Target{{Endpoint: two[0]}, {Endpoint: two[1]}})
 	for range 3 {
 		await(t, c, "nobody there", down)
@@ -143,6 +143,54 @@ func TestServerRestarts(t *testing.T) {
 	if len(c.Status()) != 0 {
 		t.Error(c.Status())
 	}
+}
+
+// TestProcessRestarts: a node whose server is away, but whose kernel says so, stays
+// what it was, for as long as it is held; one that says nothing is down.
+func TestProcessRestarts(t *testing.T) {
+	w := newWorld(t)
+	two := w.addresses[:2] // one of each family
+	held := w.client(Options{Interval: 50 * time.Millisecond})
+	state := map[string]State{"ns/gw@n": Ready}
+	targets := []Target{{two[0], []string{"ns/gw@n"}}, {two[1], []string{"ns/gw@n"}}}
+	held.Set(targets)
+	s := w.server(two...)
+	s.Set(state)
+	ready := func(s Status) bool { return s.Verdict == Up && s.Instances["ns/gw@n"] == Ready }
+	await(t, held, "the state", ready)
+	for len(held.Changes()) > 0 {
+		<-held.Changes()
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sent := held.Status()[0].Sent
+	await(t, held, "questions that are refused", func(s Status) bool { return s.Sent > sent+40 })
+	await(t, held, "the state as it was", ready)
+	s = w.server(two...)
+	s.Set(state)
+	answered := held.Status()[0].Answered
+	await(t, held, "answers", func(s Status) bool { return s.Answered > answered+3 && ready(s) })
+	select {
+	case <-held.Changes():
+		t.Error("a change was told")
+	default:
+	}
+	held.Close() // the kernel refuses few of all that come from one address
+	short := w.client(Options{Interval: 50 * time.Millisecond, Hold: time.Second})
+	short.Set(targets)
+	await(t, short, "the state", ready)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, short, "the end of the hold", down)
+	s = w.server(two...)
+	s.Set(state)
+	await(t, short, "the state again", ready)
+	if err := w.gate.SetLink("g0", false); err != nil {
+		t.Fatal(err)
+	}
+	await(t, short, "a node that says nothing", down)
 }
 
 // TestStarvedClient: a client that cannot run for many intervals while the nodes

@@ -28,11 +28,12 @@ type Server struct {
 	done   sync.WaitGroup
 }
 
-// NewServer answers at each of the addresses, which the node need not have yet. A
+// NewServer answers at each of the addresses, which the node need not have yet, with
+// these states, by the IDs of gateways. A
 // zero port is one of the kernel's choice; see Addresses. Close ends it.
-func NewServer(log *slog.Logger, addresses []netip.AddrPort) (*Server, error) {
+func NewServer(log *slog.Logger, addresses []netip.AddrPort, states map[string]State) (*Server, error) {
 	s := &Server{log: log}
-	s.states.Store(&map[key]State{})
+	s.Set(states)
 	listen := net.ListenConfig{Control: freebind}
 	for _, a := range addresses {
 		network := "udp6"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ const (
 	maxReads  = 4096
 	maxErrors = 64
 	// controlSize is the room for control messages, in bytes.
-	controlSize = 128
+	controlSize = 256
 )
 
 // socket is a client's UDP socket of one family, on a port of the kernel's choice.
@@ -38,8 +39,11 @@ func openSocket(four bool) (*socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	if !four {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	if four {
+		err = os.NewSyscallError("setsockopt IP_RECVERR", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1))
+	} else {
+		err = errors.Join(os.NewSyscallError("setsockopt IPV6_V6ONLY", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)),
+			os.NewSyscallError("setsockopt IPV6_RECVERR", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)))
 	}
 	err = errors.Join(err,
 		os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)),
@@ -57,7 +61,57 @@ func (s *socket) send(b []byte, to netip.AddrPort) error {
 	if s.four {
 		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	}
-	return os.NewSyscallError("sendto", unix.Sendto(s.fd, b, unix.MSG_DONTWAIT, sa))
+	err := unix.Sendto(s.fd, b, unix.MSG_DONTWAIT, sa)
+	if err == unix.ECONNREFUSED { // of an earlier packet, to whomever
+		err = unix.Sendto(s.fd, b, unix.MSG_DONTWAIT, sa)
+	}
+	return os.NewSyscallError("sendto", err)
+}
+
+// refusals gives take every node that has refused a packet by itself.
+func (s *socket) refusals(take func(from netip.AddrPort, came time.Time)) {
+	for range maxReads {
+		_, oob, _, to, err := unix.Recvmsg(s.fd, s.data[:], s.oob[:], unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE)
+		if err != nil {
+			return
+		}
+		var node netip.AddrPort
+		switch to := to.(type) {
+		case *unix.SockaddrInet4:
+			node = netip.AddrPortFrom(netip.AddrFrom4(to.Addr), uint16(to.Port))
+		case *unix.SockaddrInet6:
+			node = netip.AddrPortFrom(netip.AddrFrom16(to.Addr), uint16(to.Port))
+		}
+		now := time.Now()
+		if refusedBy(s.oob[:oob]) == node.Addr() && node.IsValid() {
+			take(node, arrival(now, s.oob[:oob]))
+		}
+	}
+}
+
+// refusedBy is who sent a port unreachable, in the control messages of an error
+// (struct sock_extended_err and its offender, ip(7) and ipv6(7)).
+func refusedBy(control []byte) netip.Addr {
+	const size = 16 // of struct sock_extended_err, which the offender's socket address follows
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, m := range messages {
+		four := m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_RECVERR
+		six := m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR
+		if !four && !six || len(m.Data) < size || syscall.Errno(binary.NativeEndian.Uint32(m.Data)) != unix.ECONNREFUSED {
+			continue
+		}
+		origin, offender := m.Data[4], m.Data[size:]
+		switch {
+		case four && origin == unix.SO_EE_ORIGIN_ICMP && len(offender) >= 8:
+			return netip.AddrFrom4([4]byte(offender[4:8])) // behind family and port
+		case six && origin == unix.SO_EE_ORIGIN_ICMP6 && len(offender) >= 24:
+			return netip.AddrFrom16([16]byte(offender[8:24])) // behind family, port and flow information
+		}
+	}
+	return netip.Addr{}
 }
 
 // drain gives take every packet that has come. It is valid during the call only.
