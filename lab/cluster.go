@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/egret-router/egret/lab/traffic"
 )
@@ -153,8 +154,7 @@ func (c *Cluster) build(clients, gateways, pods int) (err error) {
 	if err := c.routes(); err != nil {
 		return err
 	}
-	if _, err := c.Outside.Run("nft", `table inet watch { counter leaks { }; chain in { type filter hook prerouting priority -300;
-ip saddr `+ClusterPods4+` counter name leaks drop; ip6 saddr `+ClusterPods6+` counter name leaks drop; }; }`); err != nil {
+	if err := c.watch(); err != nil {
 		return err
 	}
 	err = c.Outside.Do(func() (err error) {
@@ -164,6 +164,25 @@ ip saddr `+ClusterPods4+` counter name leaks drop; ip6 saddr `+ClusterPods6+` co
 	if err == nil {
 		c.Defer(c.Server.Close)
 	}
+	return err
+}
+
+// watch counts and drops what comes to the outside with the address of a pod. The
+// nodes' own addresses in those prefixes may come: in errors (ICMP) of a node whose
+// uplink has no network any more.
+func (c *Cluster) watch() error {
+	var own4, own6 []string
+	for _, n := range c.Nodes {
+		own4, own6 = append(own4, n.Pods4().Addr().Next().String()), append(own6, n.Pods6().Addr().Next().String())
+	}
+	_, err := c.Outside.Run("nft", fmt.Sprintf(`table inet watch { counter leaks { }
+set leaked4 { typeof ip saddr . ip daddr . meta l4proto . th sport . th dport; size 64; flags dynamic; }
+set leaked6 { typeof ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport; size 64; flags dynamic; }
+chain in { type filter hook prerouting priority -300;
+ip saddr { %s } accept; ip6 saddr { %s } accept
+ip saddr %[3]s counter name leaks add @leaked4 { ip saddr . ip daddr . meta l4proto . th sport . th dport }
+ip6 saddr %[4]s counter name leaks add @leaked6 { ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport }
+ip saddr %[3]s drop; ip6 saddr %[4]s drop; }; }`, strings.Join(own4, ", "), strings.Join(own6, ", "), ClusterPods4, ClusterPods6))
 	return err
 }
 
@@ -244,7 +263,8 @@ func (c *Cluster) routes() error {
 	return nil
 }
 
-// Leaks says what came to the outside with the address of a pod: nft's counter.
+// Leaks says what came to the outside with the address of a pod: nft's counter, and
+// of which flows it was.
 func (c *Cluster) Leaks() (string, error) {
-	return c.Outside.Run("nft", "list", "counter", "inet", "watch", "leaks")
+	return c.Outside.Run("sh", "-c", "nft list counter inet watch leaks && nft list set inet watch leaked4 && nft list set inet watch leaked6")
 }
