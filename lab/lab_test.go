@@ -109,8 +109,10 @@ func TestProcesses(t *testing.T) {
 	ns := l.MustNamespace("a")
 
 	p := ns.MustStart("talker", "sh", "-c", "echo to-stdout; echo to-stderr >&2; exec sleep 1000")
-	if err := p.WaitFor(t.Context(), deadline, "to-stdout"); err != nil {
-		t.Fatal(err)
+	for _, text := range []string{"to-stdout", "to-stderr"} {
+		if err := p.WaitFor(t.Context(), deadline, text); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if got := p.Stdout() + p.Stderr(); got != "to-stdout\nto-stderr\n" {
 		t.Errorf("output %q", got)
