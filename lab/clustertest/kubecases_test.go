@@ -50,8 +50,8 @@ func TestKubernetes(t *testing.T) {
 		run  func(*kubernetes)
 	}{
 		{"01_SingleGateway", case01}, {"02_ECMP", case02}, {"03_SamplePolicy", case03}, {"04_05_LongestPrefix", case04}, {"06_NoDefaultRule", case06},
-		{"07_MissingPolicy", case07}, {"09_FailClosed", case09}, {"10_PollFailure", case10}, {"11_20_ProbesAndAdvertisement", case11},
-		{"13_MaxNextHops", case13}, {"15_22_PreferNodeLocal", case15}, {"17_OverlappingNetworks", case17}, {"14_Maintenance", case14},
+		{"07_MissingPolicy", case07}, {"09_FailClosed", case09}, {"10_PollFailure", case10}, {"11_20_24_ProbesAndAdvertisement", case11},
+		{"13_MaxNextHops", case13}, {"15_22_PreferNodeLocal", case15}, {"16_ModeGate", case16}, {"17_OverlappingNetworks", case17}, {"14_Maintenance", case14},
 		{"21_Restart", case21}, {"NodeKilled", caseKilled}, {"NoAPI", caseNoAPI},
 	} {
 		if !t.Run(step.name, func(t *testing.T) {
@@ -244,6 +244,12 @@ func case11(k *kubernetes) {
 	k.sees("the other network", k.Nodes[0].Pods[0], lab.ClusterServer4, "outside", red...)
 	k.must(k.other.IP("addr add 10.9.9.2/32 dev lo"))
 	k.sees("one answers again", pod, lab.ClusterServer4, "yellow", k.ready("yellow", 1, false)...)
+	// Whoever forbids the node to ask (24) has a network that is down, too.
+	k.Nodes[2].Must("nft", "table inet forbid { chain out { type filter hook output priority 0; ip daddr 10.9.9.0/24 drop; }; }")
+	k.refused("it may not be asked", pod, lab.ClusterServer4)
+	k.advertised(k.yellow, nil)
+	k.Nodes[2].Must("nft", "delete", "table", "inet", "forbid")
+	k.sees("it may be asked again", pod, lab.ClusterServer4, "yellow", k.ready("yellow", 1, false)...)
 	// A gateway that moves takes its address along.
 	k.must(k.other.IP("addr add 10.9.9.1/32 dev lo"))
 	k.apply(`{kind: EgressGateway, metadata: {name: yellow, namespace: egress}, spec: {labels: {egw: yellow}, replicas: 1, nodeSelector: "number == '4'", ipPools: [{name: yellow}], terminationGracePeriodSeconds: 0}}`)

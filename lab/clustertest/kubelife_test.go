@@ -71,6 +71,24 @@ func case15(k *kubernetes) {
 	k.sees("without preference", here.Pods[0], lab.ClusterServer4, "outside", red...)
 }
 
+// Where pods may not choose by themselves, their annotations mean nothing, and those of
+// their namespaces count.
+func case16(k *kubernetes) {
+	restart := func(args ...string) {
+		k.roles["agent1"].Kill9()
+		k.agentArgs = args
+		k.startNode("agent", k.Nodes[0])
+	}
+	k.pod(k.Nodes[0], 0, bySelector("egw == 'red'"))
+	red := k.ready("red", 3, false)
+	k.sees("a pod's annotation", k.Nodes[0].Pods[0], lab.ClusterServer4, "outside", red...)
+	restart("--egress-ip-support=EnabledPerNamespace")
+	k.sees("without it", k.Nodes[0].Pods[0], lab.ClusterServer4, "outside", k.Nodes[0].IP4())
+	k.sees("the namespace's annotation", k.Nodes[0].Pods[1], lab.ClusterServer4, "yellow", k.ready("yellow", 1, false)...)
+	restart()
+	k.sees("a pod's annotation again", k.Nodes[0].Pods[0], lab.ClusterServer4, "outside", red...)
+}
+
 // Two networks with the same addresses, of servers, routers and pools; one of them
 // fails alone.
 func case17(k *kubernetes) {
