@@ -26,7 +26,7 @@ func TestClusterFigures(t *testing.T) {
 	k.sees("all gateways", k.Nodes[0].Pods[0], lab.ClusterServer4, "outside", red...)
 	k.api.KillAPI()
 	k.roles["controller0"].Kill9()
-	k.killFigure("a gateway's node dies, UDP 200 ms x 3 (defaults)")
+	k.killFigure("a gateway's node dies, UDP 300 ms x 3 (defaults)")
 	k.roles["agent1"].Kill9()
 	k.agentArgs = []string{"--health-interval=50ms", "--health-fall=3"}
 	k.startNode("agent", k.Nodes[0])
@@ -56,6 +56,9 @@ func (k *kubernetes) killFigure(what string) {
 			return nil
 		})
 		gap, others := k.killGap()
+		for gap == 0 { // by chance no stream went through the node
+			gap, others = k.killGap()
+		}
 		gaps = append(gaps, gap)
 		lost += others
 		k.t.Logf("gap %v; other gateways' flows lost %d", gap, others)
@@ -64,7 +67,8 @@ func (k *kubernetes) killFigure(what string) {
 	k.t.Logf("FIGURE %s: stopped for %v to %v, median %v, of %d; flows through the other gateways lost %d packets", what, gaps[0], gaps[rounds-1], gaps[rounds/2], rounds, lost)
 }
 
-// killGap takes the network from node4 and gives it back, under streams.
+// killGap takes the network from node4 and gives it back, under streams; no gap if
+// none of them went through it.
 func (k *kubernetes) killGap() (gap time.Duration, others int) {
 	k.t.Helper()
 	ctx, cancel := context.WithCancel(k.t.Context())
@@ -92,12 +96,18 @@ func (k *kubernetes) killGap() (gap time.Duration, others int) {
 		})
 	}
 	flowing(20)
+	dead := netip.MustParseAddr("198.51.100.1")
+	if !slices.ContainsFunc(streams, func(s *traffic.Stream) bool { return s.Report().Answers[0].Client.Addr() == dead }) {
+		cancel()
+		run.Wait()
+		return 0, 0
+	}
 	node := k.Nodes[3]
 	k.must(node.SetLink("eth0", false))
 	lab.Eventually(k.t, patience, "the lost streams to go on", func() error {
 		for i, s := range streams {
 			r := s.Report()
-			if len(r.Answers) == 1 && r.Answers[0].Client.Addr() == netip.MustParseAddr("198.51.100.1") {
+			if len(r.Answers) == 1 && r.Answers[0].Client.Addr() == dead {
 				return fmt.Errorf("stream %d is where it was", i)
 			}
 		}
@@ -113,17 +123,12 @@ func (k *kubernetes) killGap() (gap time.Duration, others int) {
 			k.must(node.IP(fmt.Sprintf("route replace %s via %s", other.Pods4(), other.IP4()), fmt.Sprintf("route replace %s via %s", other.Pods6(), other.IP6())))
 		}
 	}
-	moved := 0
 	for _, r := range reports {
 		if len(r.Answers) == 1 {
 			others += r.Lost
 			continue
 		}
-		moved++
 		gap = max(gap, time.Duration(r.LongestMS*float64(time.Millisecond)))
-	}
-	if moved == 0 {
-		k.t.Fatal("no stream went through the node")
 	}
 	return gap, others
 }
