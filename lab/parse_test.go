@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/egret-router/egret/lab/golden"
 )
 
 // Outputs of FRR 8.4.4 and BIRD 2.0.12, shortened.
@@ -150,7 +152,7 @@ func TestRouterConfigs(t *testing.T) {
 		HoldTime: 9 * time.Second, NoGracefulRestart: true,
 	}
 	for name, got := range map[string]string{"frr.conf": c.FRR(), "bird.conf": c.BIRD()} {
-		checkGolden(t, name, got)
+		golden.Check(t, name, got)
 	}
 }
 

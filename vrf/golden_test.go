@@ -1,37 +1,13 @@
 package vrf_test
 
 import (
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
-
+	"github.com/egret-router/egret/lab/golden"
 	"github.com/egret-router/egret/vrf"
 	"github.com/egret-router/egret/vrf/vrftest"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares text with testdata/name.
-func golden(t *testing.T, name, text string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := gocmp.Diff(string(want), text); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
 
 // ports is a fake with three devices that are up, one with an IPv6 address of
 // somebody else.
@@ -85,7 +61,7 @@ func TestGoldenPlans(t *testing.T) {
 	} {
 		step.hand()
 		plan := vrf.Diff(snapshot(t, k), step.want)
-		golden(t, step.name, plan.String())
+		golden.Check(t, step.name+".golden", plan.String())
 		must(t, k.Apply(t.Context(), plan).Err())
 		if again := vrf.Diff(snapshot(t, k), step.want); !again.Empty() || len(again.Errors) > 0 {
 			t.Errorf("%s: left:\n%s", step.name, again)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/egret-router/egret/lab"
+	"github.com/egret-router/egret/lab/golden"
 	"github.com/gopacket/gopacket"
 )
 
@@ -24,10 +25,10 @@ func flowConfig() Config {
 }
 
 func TestFlowtableGolden(t *testing.T) {
-	golden(t, "flowtable.nft", Render(flowConfig()).String())
+	golden.Check(t, "flowtable.nft", Render(flowConfig()).String())
 	edited := flowConfig()
 	edited.FlowDevices = edited.FlowDevices[:2]
-	golden(t, "flowtable-edit.plan", Diff(Render(flowConfig()), Render(edited)).String())
+	golden.Check(t, "flowtable-edit.plan", Diff(Render(flowConfig()), Render(edited)).String())
 	mustApply(t, Render(flowConfig()), Render(edited))
 	mustApply(t, Render(overlapConfig()), Render(edited))
 	mustApply(t, Render(edited), Render(overlapConfig()))

@@ -1,38 +1,18 @@
 package nat
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/egret-router/egret/lab/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the goldens")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; run with -update and read the change\n%s", path, got)
-	}
-}
 
 func TestRenderGoldens(t *testing.T) {
 	for name, cfg := range testConfigs() {
-		golden(t, name+".nft", Render(cfg).String())
+		golden.Check(t, name+".nft", Render(cfg).String())
 	}
 }
 
@@ -40,14 +20,14 @@ func TestRenderGoldens(t *testing.T) {
 func TestPlanGoldens(t *testing.T) {
 	want := Render(overlapConfig())
 	first := DiffGuards(Ruleset{}, want)
-	golden(t, "overlap-first-guards.plan", first.String())
+	golden.Check(t, "overlap-first-guards.plan", first.String())
 
 	edited := overlapConfig()
 	edited.Policies[0].Rules[0].Action = Drop
 	edited.Policies[1].Clients = append(edited.Policies[1].Clients, prefixes("10.244.0.12/32")...)
-	golden(t, "overlap-edit.plan", Diff(want, Render(edited)).String())
+	golden.Check(t, "overlap-edit.plan", Diff(want, Render(edited)).String())
 
-	golden(t, "overlap-teardown.plan", RemoveAllButGuards(want).String())
+	golden.Check(t, "overlap-teardown.plan", RemoveAllButGuards(want).String())
 }
 
 func TestRenderIgnoresOrder(t *testing.T) {

@@ -1,41 +1,20 @@
 package steer
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/egret-router/egret/egress/nat"
 	"github.com/egret-router/egret/lab"
+	"github.com/egret-router/egret/lab/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the goldens")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != got {
-		t.Errorf("%s differs; run with -update and read the change\n%s", path, got)
-	}
-}
 
 // TestGolden is the packet filter of three pods with a bounded rule, what it costs that a
 // pod comes, and that a gateway is lost. nft takes each.
 func TestGolden(t *testing.T) {
 	cfg, health := bounded(3, 2, 3)
 	before := Decide(cfg, Observed{Health: health})
-	golden(t, "bounded.nft", before.Filter.String())
+	golden.Check(t, "bounded.nft", before.Filter.String())
 	observe := func(d Desired) Observed {
 		o := Observed{Health: health, Choices: Choices(d.Filter)}
 		for _, s := range d.Sets {
@@ -46,11 +25,11 @@ func TestGolden(t *testing.T) {
 	more := cfg
 	more.Clients = append(slices.Clone(cfg.Clients), podAddresses(3)...)
 	with := Decide(more, observe(before))
-	golden(t, "bounded-pod.plan", nat.Diff(before.Filter, with.Filter).String())
+	golden.Check(t, "bounded-pod.plan", nat.Diff(before.Filter, with.Filter).String())
 	health = ready(ids(3)[1:]...)
 	health[ids(3)[0]] = Down
 	without := Decide(more, observe(with))
-	golden(t, "bounded-loss.plan", nat.Diff(with.Filter, without.Filter).String())
+	golden.Check(t, "bounded-loss.plan", nat.Diff(with.Filter, without.Filter).String())
 
 	lab.Require(t, lab.Nft)
 	l := lab.New(t)
