@@ -60,7 +60,7 @@ func setOf(rule Rule, networkBound int) *hopSet {
 
 // ringPosition orders next hops for everybody in the same way, and without
 // regard to the neighbourhood of their addresses.
-func ringPosition(a netip.Addr) uint64 { return hash64("ring|" + a.String()) }
+func ringPosition(a netip.Addr) uint64 { return Hash64("ring|" + a.String()) }
 
 // fromAnchor orders hops on the ring, beginning at the anchor's place. The
 // anchor need not be among them.
@@ -87,7 +87,8 @@ func fromAnchor(hops []hop, anchor netip.Addr) []hop {
 	return out
 }
 
-func hash64(s string) uint64 {
+// Hash64 is FNV-1a, finished so that texts that are alike are not near each other.
+func Hash64(s string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(s))
 	x := h.Sum64()
@@ -98,7 +99,7 @@ func hash64(s string) uint64 {
 }
 
 // hash48 is a hash that fits into a marker.
-func hash48(s string) uint64 { return hash64(s) >> 16 }
+func hash48(s string) uint64 { return Hash64(s) >> 16 }
 
 // marker is what tells a path's table after a restart.
 type marker struct {

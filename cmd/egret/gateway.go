@@ -128,8 +128,8 @@ type gatewayFeed struct {
 	wrong map[string]string
 }
 
-// deliver takes a Snapshot, and what is wrong with objects beside it. What is wrong with objects concerns these alone; a
-// password that cannot be written keeps what runs.
+// deliver takes a Snapshot, and what is wrong with objects beside it, which concerns
+// these alone; a password that cannot be written keeps what runs.
 func (g *gatewayFeed) deliver(s cluster.Snapshot, beside []cluster.Problem) {
 	plan, problems := cluster.GatewayConfig(s, g.flags.node, g.options)
 	problems = append(problems, beside...)

@@ -1,11 +1,11 @@
 package cluster
 
 import (
-	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/egret-router/egret/egress"
 	"github.com/egret-router/egret/egress/steer"
 )
 
@@ -66,24 +66,14 @@ func Steering(s Snapshot, node string, o SteerOptions) (steer.Config, []Problem)
 // have something in common, such as every third one's zone, would have turns in common,
 // too. Nodes that come and go change it, which concerns new clients only.
 func turn(s *Snapshot, node string) int {
-	n, own := 0, mixed(node)
+	n, own := 0, egress.Hash64(node)
 	for i := range s.Nodes {
 		name := s.Nodes[i].Name
-		if h := mixed(name); h < own || h == own && name < node {
+		if h := egress.Hash64(name); h < own || h == own && name < node {
 			n++
 		}
 	}
 	return n
-}
-
-// mixed is FNV-1a, finished so that names that are alike are not near each other.
-func mixed(name string) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(name)) // a hash.Hash never returns an error
-	x := h.Sum64()
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	return x ^ x>>33
 }
 
 // clients are the addresses of a node's pods.
