@@ -151,8 +151,10 @@ func (c *Cluster) build(clients, gateways, pods int) (err error) {
 	if err := c.Outside.IP(outside...); err != nil {
 		return err
 	}
-	if err := c.routes(); err != nil {
-		return err
+	for _, n := range c.Nodes {
+		if err := c.connect(n); err != nil {
+			return err
+		}
 	}
 	if err := c.watch(); err != nil {
 		return err
@@ -215,9 +217,7 @@ func (c *Cluster) node(n *ClusterNode, pods int) (err error) {
 		}
 	}
 	pods4, pods6 := n.Pods4(), n.Pods6()
-	if err := n.IP(fmt.Sprintf("addr add %s/24 dev eth0", n.IP4()), fmt.Sprintf("addr add %s/64 dev eth0", n.IP6()),
-		"route add default via "+ClusterWAN4, "route add ::/0 via "+ClusterWAN6,
-		"link add cni0 type bridge", "link set cni0 up",
+	if err := n.IP("link add cni0 type bridge", "link set cni0 up",
 		fmt.Sprintf("addr add %s/24 dev cni0", pods4.Addr().Next()), fmt.Sprintf("addr add %s/64 dev cni0", pods6.Addr().Next())); err != nil {
 		return err
 	}
@@ -248,19 +248,25 @@ func (c *Cluster) pod(n *ClusterNode, i int) error {
 		"route add default via "+n.Pods4().Addr().Next().String(), "route add ::/0 via "+n.Pods6().Addr().Next().String())
 }
 
-// routes lets the nodes know each other's pods.
-func (c *Cluster) routes() error {
-	for _, n := range c.Nodes {
-		for _, other := range c.Nodes {
-			if n == other {
-				continue
-			}
-			if err := n.IP(fmt.Sprintf("route add %s via %s", other.Pods4(), other.IP4()), fmt.Sprintf("route add %s via %s", other.Pods6(), other.IP6())); err != nil {
-				return err
-			}
+// connect gives a node its addresses on the nodes' network, and its routes: the way
+// out, and to the other nodes' pods.
+func (c *Cluster) connect(n *ClusterNode) error {
+	commands := []string{fmt.Sprintf("addr replace %s/24 dev eth0", n.IP4()), fmt.Sprintf("addr replace %s/64 dev eth0", n.IP6()),
+		"route replace default via " + ClusterWAN4, "route replace ::/0 via " + ClusterWAN6}
+	for _, other := range c.Nodes {
+		if n != other {
+			commands = append(commands, fmt.Sprintf("route replace %s via %s", other.Pods4(), other.IP4()), fmt.Sprintf("route replace %s via %s", other.Pods6(), other.IP6()))
 		}
 	}
-	return nil
+	return n.IP(commands...)
+}
+
+// Reconnect puts a node back on the nodes' network, which had been taken from its eth0.
+func (c *Cluster) Reconnect(n *ClusterNode) error {
+	if err := n.SetLink("eth0", true); err != nil {
+		return err
+	}
+	return c.connect(n)
 }
 
 // Leaks says what came to the outside with the address of a pod: nft's counter, and

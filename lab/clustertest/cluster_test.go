@@ -179,44 +179,49 @@ func testLarge(n *nodes) {
 	}
 }
 
-// streams sends datagrams from a pod of a node, until stop.
+// streams sends datagrams from a pod of a node, by both families, until stop: as many
+// as an emulated processor can carry over ten hops each, beside everything else.
 func (n *nodes) streams(node int) (stop func() []traffic.StreamReport) {
 	n.t.Helper()
-	return streamsOf(n.t, n.Nodes[node].Pods[0], 6)
+	_, stop = streamsOf(n.t, n.Nodes[node].Pods[0], 6, 60*time.Millisecond, false, true)
+	return stop
 }
 
-// streamsOf sends datagrams from a pod, by both families, until stop: as many as an
-// emulated processor can carry over ten hops each, beside everything else.
-func streamsOf(t *testing.T, pod *lab.NS, count int) (stop func() []traffic.StreamReport) {
+// streamsOf sends datagrams from a pod to the server outside, until stop. The streams
+// take turns with the families, where true is IPv6, and have begun to flow.
+func streamsOf(t *testing.T, pod *lab.NS, count int, interval time.Duration, families ...bool) (streams []*traffic.Stream, stop func() []traffic.StreamReport) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
 	reports := make([]traffic.StreamReport, count)
 	for i := range reports {
-		v6 := i%2 == 1
 		var s *traffic.Stream
 		err := pod.Do(func() (err error) {
-			s, err = traffic.OpenStream(traffic.StreamOptions{Protocol: traffic.UDP, Interval: 60 * time.Millisecond, Linger: 20 * time.Second,
-				Dest: netip.AddrPortFrom(server(v6, false).Addr(), lab.UDPPort)})
+			s, err = traffic.OpenStream(traffic.StreamOptions{Protocol: traffic.UDP, Interval: interval, Linger: 20 * time.Second,
+				Dest: netip.AddrPortFrom(server(families[i%len(families)], false).Addr(), lab.UDPPort)})
 			return err
 		})
 		if err != nil {
 			cancel()
 			t.Fatal(err)
 		}
+		streams = append(streams, s)
 		run.Go(func() { reports[i] = s.Run(ctx) })
-		lab.Eventually(t, patience, "the stream to flow", func() error {
-			if s.Report().Received == 0 {
-				return fmt.Errorf("nothing received")
-			}
-			return nil
-		})
+		lab.Eventually(t, patience, "the stream to flow", func() error { return received(s, 1) })
 	}
-	return func() []traffic.StreamReport {
+	return streams, func() []traffic.StreamReport {
 		cancel()
 		run.Wait()
 		return reports
 	}
+}
+
+// received says whether a stream has had so many answers.
+func received(s *traffic.Stream, atLeast int) error {
+	if n := s.Report().Received; n < atLeast {
+		return fmt.Errorf("received %d of %d", n, atLeast)
+	}
+	return nil
 }
 
 // An agent that is killed leaves everything in place, and the next one changes nothing.
@@ -283,10 +288,9 @@ func testKilled(n *nodes) {
 	if err := old[3].Exchange("untouched", patience); err != nil {
 		n.t.Errorf("the connection through the other gateway: %v", err)
 	}
-	if err := n.Nodes[2].SetLink("eth0", true); err != nil {
+	if err := n.Reconnect(n.Nodes[2]); err != nil {
 		n.t.Fatal(err)
 	}
-	n.Nodes[2].MustIP("addr replace "+n.Nodes[2].IP6().String()+"/64 dev eth0", "route replace default via "+lab.ClusterWAN4, "route replace ::/0 via "+lab.ClusterWAN6)
 	n.health["gw3"] = steer.Ready
 	n.order()
 	n.expect(0, 0, false, false, 24, n.pools(false, 2, 3)...)

@@ -124,8 +124,9 @@ func case02(k *kubernetes) {
 	pod := k.Nodes[0].Pods[0]
 	k.pod(k.Nodes[0], 0, bySelector("egw == 'red'"))
 	k.sees("IPv4", pod, lab.ClusterServer4, "outside", k.ready("red", 3, false)...)
-	k.sees("IPv6", pod, lab.ClusterServer6, "outside", k.ready("red", 3, true)...)
-	for _, s := range k.stream(pod, 4, func() {}) {
+	red6 := k.ready("red", 3, true)
+	reports := k.stream(pod, 4, func() { k.sees("IPv6", pod, lab.ClusterServer6, "outside", red6...) })
+	for _, s := range reports {
 		if len(s.Answers) != 1 || s.Lost > 0 {
 			k.t.Errorf("one flow was seen as %v and lost %d of %d", s.Answers, s.Lost, s.Sent)
 		}
@@ -293,7 +294,7 @@ func (k *kubernetes) advertised(r *lab.Router, want map[netip.Addr]netip.Addr) {
 // stream runs datagram streams of a pod to red's server while something is done.
 func (k *kubernetes) stream(pod *lab.NS, count int, while func()) []traffic.StreamReport {
 	k.t.Helper()
-	stop := streamsOf(k.t, pod, count)
+	_, stop := streamsOf(k.t, pod, count, 60*time.Millisecond, false, true)
 	while()
 	return stop()
 }

@@ -3,11 +3,9 @@
 package clustertest
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -71,35 +69,16 @@ func (k *kubernetes) killFigure(what string) {
 // none of them went through it.
 func (k *kubernetes) killGap() (gap time.Duration, others int) {
 	k.t.Helper()
-	ctx, cancel := context.WithCancel(k.t.Context())
-	defer cancel()
-	var run sync.WaitGroup
-	var streams []*traffic.Stream
-	reports := make([]traffic.StreamReport, 8)
-	for i := range reports {
-		k.must(k.Nodes[0].Pods[0].Do(func() error {
-			s, err := traffic.OpenStream(traffic.StreamOptions{Protocol: traffic.UDP, Interval: 25 * time.Millisecond, Linger: 5 * time.Second,
-				Dest: netip.AddrPortFrom(netip.MustParseAddr(lab.ClusterServer4), lab.UDPPort)})
-			streams = append(streams, s)
-			return err
-		}))
-		run.Go(func() { reports[i] = streams[i].Run(ctx) })
-	}
+	streams, stop := streamsOf(k.t, k.Nodes[0].Pods[0], 8, 25*time.Millisecond, false)
 	flowing := func(after int) {
-		lab.Eventually(k.t, patience, "the streams to flow", func() error {
-			for i, s := range streams {
-				if r := s.Report(); r.Received < after {
-					return fmt.Errorf("stream %d received %d", i, r.Received)
-				}
-			}
-			return nil
-		})
+		for _, s := range streams {
+			lab.Eventually(k.t, patience, "the streams to flow", func() error { return received(s, after) })
+		}
 	}
 	flowing(20)
 	dead := netip.MustParseAddr("198.51.100.1")
 	if !slices.ContainsFunc(streams, func(s *traffic.Stream) bool { return s.Report().Answers[0].Client.Addr() == dead }) {
-		cancel()
-		run.Wait()
+		stop()
 		return 0, 0
 	}
 	node := k.Nodes[3]
@@ -114,15 +93,8 @@ func (k *kubernetes) killGap() (gap time.Duration, others int) {
 		return nil
 	})
 	flowing(120)
-	cancel()
-	run.Wait()
-	k.must(node.SetLink("eth0", true))
-	k.must(node.IP("addr replace "+node.IP6().String()+"/64 dev eth0", "route replace default via "+lab.ClusterWAN4, "route replace ::/0 via "+lab.ClusterWAN6))
-	for _, other := range k.Nodes {
-		if other != node {
-			k.must(node.IP(fmt.Sprintf("route replace %s via %s", other.Pods4(), other.IP4()), fmt.Sprintf("route replace %s via %s", other.Pods6(), other.IP6())))
-		}
-	}
+	reports := stop()
+	k.must(k.Reconnect(node))
 	for _, r := range reports {
 		if len(r.Answers) == 1 {
 			others += r.Lost

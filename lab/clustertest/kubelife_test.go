@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/egret-router/egret/lab"
-	"github.com/egret-router/egret/lab/traffic"
 )
 
 // Many pods that may have one next hop each are spread evenly.
@@ -230,8 +229,7 @@ func (k *kubernetes) watchRoutes(ctx context.Context, want []netip.Addr) error {
 // there.
 func caseKilled(k *kubernetes) {
 	pod := k.Nodes[0].Pods[0]
-	red := k.ready("red", 3, false)
-	var before [][]traffic.Answer
+	red, red6 := k.ready("red", 3, false), k.ready("red", 3, true)
 	reports := k.stream(pod, 9, func() {
 		for _, role := range []string{"agent4", "gateway4"} {
 			k.roles[role].Kill9()
@@ -240,9 +238,8 @@ func caseKilled(k *kubernetes) {
 		k.must(k.Nodes[3].SetLink("eth1", false))
 		k.sees("by the others", pod, lab.ClusterServer4, "outside", red[0], red[2])
 	})
-	dead4, dead6 := red[1], k.ready6(1)
+	dead4, dead6 := red[1], red6[1]
 	for i, s := range reports {
-		before = append(before, s.Answers)
 		first := s.Answers[0].Client.Addr()
 		switch {
 		case first == dead4 || first == dead6:
@@ -253,19 +250,6 @@ func caseKilled(k *kubernetes) {
 			k.t.Errorf("stream %d through another node lost %d of %d, seen as %v, gaps %v", i, s.Lost, s.Sent, s.Answers, s.Gaps)
 		}
 	}
-	k.t.Log(before)
-}
-
-// ready6 is the IPv6 address of red on a node, by its index in the list.
-func (k *kubernetes) ready6(i int) netip.Addr {
-	k.t.Helper()
-	for _, a := range k.instances("red")[i].addresses {
-		if a.Is6() {
-			return a
-		}
-	}
-	k.t.Fatal("no IPv6 address")
-	return netip.Addr{}
 }
 
 // Without an API server everything goes on: also failover, and the agent's and the
