@@ -269,7 +269,7 @@ func (k *kubernetes) startNode(role string, n *lab.ClusterNode) {
 	k.t.Helper()
 	var more []string
 	if role == "agent" {
-		more = k.agentArgs
+		more = slices.Clone(k.agentArgs)
 	}
 	k.start(role, n.NS, n.Number, append(more, "--node", fmt.Sprint("node", n.Number), "--state-dir", filepath.Join(k.dir, fmt.Sprint("node", n.Number)))...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,9 +74,10 @@ func case15(k *kubernetes) {
 // Where pods may not choose by themselves, their annotations mean nothing, and those of
 // their namespaces count.
 func case16(k *kubernetes) {
-	restart := func(args ...string) {
+	args := k.agentArgs
+	restart := func(more ...string) {
 		k.roles["agent1"].Kill9()
-		k.agentArgs = args
+		k.agentArgs = append(slices.Clone(args), more...)
 		k.startNode("agent", k.Nodes[0])
 	}
 	k.pod(k.Nodes[0], 0, bySelector("egw == 'red'"))
